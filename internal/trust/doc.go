@@ -1,0 +1,66 @@
+// Package trust has the documents that say who may do what, the keys that
+// sign them, and the statements that people and machines make: the formats of
+// docs/spec/trust.md and the item lines of docs/spec/shipment.md.
+//
+// # Words
+//
+// A person holds keys, each in one [Context]: a key that signs allowlists signs
+// nothing else. The root ([Root]) is the numbered document that lists persons,
+// their roles and keys, the thresholds and the policy of an enclave. The
+// allowlist ([Allowlist]) is the numbered list of what a track may use. Both are
+// signed notes ([Note]): text, an empty line, a line for each signature. A
+// [Floor] remembers the newest versions that a verifier has accepted, so that
+// nothing older, and nothing different of the same number, is accepted again. A
+// [Statement] is what somebody did, signed by one key in an [Envelope]. A quorum
+// ([Quorum]) is enough builders of different persons who agree on the outputs
+// of one derivation, while nobody disagrees.
+//
+// # Text
+//
+// Documents are printable ASCII in lines that end in LF; fields are separated
+// by one space; a number, a date, a digest has one spelling. Whatever a parser
+// here accepts prints back to the same bytes. An allowlist in full:
+//
+//	sallyport allowlist v1
+//	enclave citadel
+//	track dev
+//	version 1
+//	date 2026-03-01T09:00:00Z
+//	root 1
+//	previous -
+//	item 2cf2…9824 5120 source 0c0…x1i-hello-2.12.tar.gz
+//
+//	— alice/allowlist bx0kF…
+//	— bob/allowlist 7QfW2…
+//
+// # From bytes to trust
+//
+// [ParseRoot] and [ParseAllowlist] check the form of a text and nothing else.
+// Trust comes only from [OpenRoot] (version 1, by the digest handed over on
+// paper), [Root.Next] (version n+1, by the thresholds of n and of n+1),
+// [OpenChain] (all of them), [OpenAllowlist] and [Envelope.Verify]; the last
+// two take nothing but a root that was opened in one of these ways.
+//
+//	root, err := trust.OpenChain(notes, pin)
+//	floor, err = floor.AcceptRoot(root)
+//	list, persons, err := trust.OpenAllowlist(note, root)
+//	floor, err = floor.AcceptAllowlist(list)
+//	item, ok := list.ByName("0c0…x1i-hello-2.12.tar.gz")
+//
+// # Refusals
+//
+// What was judged and found wanting is a [Refusal] with a stable code, the
+// document's word first: root-threshold, allowlist-rollback,
+// statement-not-canonical. A check that finds several faults returns them all
+// as [Refusals]. Other errors are accidents or wrong use.
+//
+// # Bounds
+//
+// A root has at most [MaxRootLines] lines of body and [MaxRootSize] bytes, a
+// list [MaxItems] items and [MaxListSize] bytes, a note [MaxSignatures]
+// signatures, an envelope [MaxEnvelopeSize] bytes and values nested
+// [MaxDepth] deep. A size is at most [MaxSize], an integer of a statement at most
+// [MaxInteger]. More is refused, never cut.
+//
+// The package opens no file and no socket and reads no clock.
+package trust

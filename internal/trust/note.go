@@ -1,0 +1,229 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// The first lines of the documents that are notes.
+const (
+	rootTitle      = "sallyport root v1"
+	manifestTitle  = "sallyport manifest v1"
+	allowlistTitle = "sallyport allowlist v1"
+)
+
+// Bounds on the signatures of a note.
+const (
+	MaxSignatures = 100
+	maxSigBlock   = 1 << 20 // bytes of all signature lines together
+	maxSigBlob    = 8 << 10 // bytes of one signature, decoded
+)
+
+const sigPrefix = "— "
+
+// A Note is a text whose signatures by known keys have all been verified, at
+// least one of them.
+type Note struct {
+	Text    []byte
+	Signers []VKey   // whose signatures stand under it, each once
+	Ignored []string // NAME+HASH8 of signatures by keys that are not known
+}
+
+// OpenNote verifies a signed note with the given keys. The text may have at most
+// limit bytes. doc is the first half of the codes of refusals: for "root"
+// root-note (malformed), root-size, root-signature (a known key's signature is wrong) and
+// root-unsigned (no known key has signed).
+func OpenNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
+	text, lines, err := SplitNote(doc, msg, limit)
+	if err != nil {
+		return nil, err
+	}
+	verifiers := make(map[keyHash]VKey, len(known))
+	for _, k := range known {
+		h := keyHash{k.Name, k.Hash()}
+		if other, ok := verifiers[h]; ok && !other.Equal(k) {
+			return nil, fmt.Errorf("two keys are %s", k.ID())
+		}
+		verifiers[h] = k
+	}
+	// Package note skips a second signature by one key without looking at it;
+	// here a known key's signature is never skipped.
+	var bad Refusals
+	seen := make(map[keyHash]bool)
+	n := &Note{Text: text}
+	for _, line := range lines {
+		h, err := parseSigLine(line)
+		if err != nil {
+			bad.Add(Refuse(doc+"-note", doc, "%v", err))
+			continue
+		}
+		if _, ok := verifiers[h]; !ok {
+			n.Ignored = append(n.Ignored, h.String())
+			continue
+		}
+		if seen[h] {
+			bad.Add(Refuse(doc+"-note", doc, "two signatures by %s", h))
+		}
+		seen[h] = true
+	}
+	if len(bad) > 0 {
+		return nil, bad
+	}
+	opened, err := note.Open(msg, lookup(verifiers))
+	var unverified *note.UnverifiedNoteError
+	var invalid *note.InvalidSignatureError
+	switch {
+	case errors.As(err, &invalid):
+		return nil, Refuse(doc+"-signature", doc, "the signature by %s+%08x does not verify", invalid.Name, invalid.Hash)
+	case errors.As(err, &unverified):
+		return nil, Refuse(doc+"-unsigned", doc, "no known key has signed it%s", n.ignored())
+	case err != nil:
+		return nil, Refuse(doc+"-note", doc, "%v", err)
+	}
+	for _, sig := range opened.Sigs {
+		n.Signers = append(n.Signers, verifiers[keyHash{sig.Name, sig.Hash}])
+	}
+	return n, nil
+}
+
+func (n *Note) ignored() string {
+	if len(n.Ignored) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; signatures by other keys: %s", strings.Join(n.Ignored, ", "))
+}
+
+type keyHash struct {
+	name string
+	hash uint32
+}
+
+func (h keyHash) String() string { return fmt.Sprintf("%s+%08x", h.name, h.hash) }
+
+type lookup map[keyHash]VKey
+
+func (l lookup) Verifier(name string, hash uint32) (note.Verifier, error) {
+	k, ok := l[keyHash{name, hash}]
+	if !ok {
+		return nil, &note.UnknownVerifierError{Name: name, KeyHash: hash}
+	}
+	return k.Verifier(), nil
+}
+
+// SplitNote takes a note apart without verifying anything: the text, and the
+// signature lines without LF.
+func SplitNote(doc string, msg []byte, limit int) (text []byte, lines []string, err error) {
+	i := bytes.LastIndex(msg, []byte("\n\n"))
+	if i < 0 || msg[len(msg)-1] != '\n' {
+		return nil, nil, Refuse(doc+"-note", doc, "not a signed note: want text, an empty line, lines of signatures")
+	}
+	text, sigs := msg[:i+1], msg[i+2:]
+	if len(text) > limit {
+		return nil, nil, Refuse(doc+"-size", doc, "text of %d bytes, more than %d", len(text), limit)
+	}
+	if len(sigs) == 0 || len(sigs) > maxSigBlock {
+		return nil, nil, Refuse(doc+"-note", doc, "signatures of %d bytes, want 1 to %d", len(sigs), maxSigBlock)
+	}
+	lines = strings.Split(strings.TrimSuffix(string(sigs), "\n"), "\n")
+	if len(lines) > MaxSignatures {
+		return nil, nil, Refuse(doc+"-note", doc, "%d signatures, more than %d", len(lines), MaxSignatures)
+	}
+	return text, lines, nil
+}
+
+// parseSigLine checks the form of a signature line and says whose it claims to be.
+func parseSigLine(line string) (keyHash, error) {
+	rest, ok := strings.CutPrefix(line, sigPrefix)
+	name, b64, two := strings.Cut(rest, " ")
+	if !ok || !two || name == "" || len(name) > maxKeyName || strings.ContainsRune(name, '+') {
+		return keyHash{}, fmt.Errorf("signature line %.80q: want `%sNAME BASE64`", line, sigPrefix)
+	}
+	for i := 0; i < len(name); i++ {
+		if name[i] <= 0x20 || name[i] > 0x7e {
+			return keyHash{}, fmt.Errorf("signature line %.80q: the name is not printable ASCII", line)
+		}
+	}
+	blob, err := decode64(b64, maxSigBlob)
+	if err == nil && len(blob) < 5 {
+		err = errors.New("too short")
+	}
+	if err != nil {
+		return keyHash{}, fmt.Errorf("signature line %.80q: %w", line, err)
+	}
+	return keyHash{name, binary.BigEndian.Uint32(blob)}, nil
+}
+
+// SignText returns the signature line, without LF, of key under a root, a manifest, an
+// allowlist or a checkpoint. A key of another context than the text's is
+// refused.
+func SignText(text []byte, key *Key) (line string, err error) {
+	return signText(text, key.Signer())
+}
+
+// CosignText returns the signature line, without LF, of a witness under a checkpoint.
+func CosignText(text []byte, key *Key, at time.Time) (line string, err error) {
+	s, err := key.Cosigner(at)
+	if err != nil {
+		return "", err
+	}
+	return signText(text, s)
+}
+
+func signText(text []byte, s note.Signer) (string, error) {
+	if len(text) == 0 || text[len(text)-1] != '\n' {
+		return "", errors.New("the text to be signed does not end in LF")
+	}
+	sig, err := s.Sign(text)
+	if err != nil {
+		return "", err
+	}
+	blob := binary.BigEndian.AppendUint32(nil, s.KeyHash())
+	return sigPrefix + s.Name() + " " + base64.StdEncoding.EncodeToString(append(blob, sig...)), nil
+}
+
+// JoinNote puts a note together from its text and signature lines.
+func JoinNote(text []byte, lines ...string) []byte {
+	var b bytes.Buffer
+	b.Grow(len(text) + 1 + len(lines)*(maxKeyName+ed25519.SignatureSize*2))
+	b.Write(text)
+	b.WriteByte('\n')
+	for _, line := range lines {
+		b.WriteString(line)
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+// SignNote signs a text with each key and returns the note.
+func SignNote(text []byte, keys ...*Key) ([]byte, error) {
+	lines := make([]string, len(keys))
+	for i, k := range keys {
+		line, err := SignText(text, k)
+		if err != nil {
+			return nil, err
+		}
+		lines[i] = line
+	}
+	return JoinNote(text, lines...), nil
+}
+
+// VerifyLine verifies one signature line under a text: it must be by a known key.
+// The codes are those of [OpenNote].
+func VerifyLine(doc string, text []byte, line string, known []VKey) (VKey, error) {
+	if strings.Contains(line, "\n") {
+		return VKey{}, Refuse(doc+"-note", doc, "more than one signature line")
+	}
+	n, err := OpenNote(doc, JoinNote(text, line), len(text), known)
+	if err != nil {
+		return VKey{}, err
+	}
+	return n.Signers[0], nil
+}

@@ -1,0 +1,307 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds on texts and values.
+const (
+	MaxSize      = 1 << 62   // of an item, in bytes
+	MaxRootSize  = 1 << 20   // of a root's text
+	MaxRootLines = 10_000    // of a root's body
+	MaxListSize  = 256 << 20 // of a manifest's or an allowlist's text
+	MaxItems     = 1_000_000 // of a manifest or an allowlist
+	maxName      = 32        // of a person, an enclave, a track, a policy
+)
+
+// dateForm is the one spelling of a date.
+const dateForm = "2006-01-02T15:04:05Z"
+
+// A Digest is a SHA-256. The zero Digest stands for "none".
+type Digest [sha256.Size]byte
+
+// Sum returns the digest of b.
+func Sum(b []byte) Digest { return sha256.Sum256(b) }
+
+// ParseDigest parses 64 lower-case hexadecimal digits.
+func ParseDigest(s string) (Digest, error) {
+	var d Digest
+	if len(s) != 2*len(d) {
+		return Digest{}, fmt.Errorf("digest %.80q: want 64 hexadecimal digits", s)
+	}
+	for i := range d {
+		hi, lo := unhex(s[2*i]), unhex(s[2*i+1])
+		if hi > 15 || lo > 15 {
+			return Digest{}, fmt.Errorf("digest %q: want lower-case hexadecimal digits", s)
+		}
+		d[i] = hi<<4 | lo
+	}
+	return d, nil
+}
+
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 0xff
+}
+
+// String returns the 64 hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// IsZero reports whether d is the zero Digest.
+func (d Digest) IsZero() bool { return d == Digest{} }
+
+// MarshalText is String, for JSON.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText is ParseDigest, for JSON.
+func (d *Digest) UnmarshalText(b []byte) error {
+	v, err := ParseDigest(string(b))
+	if err != nil {
+		return err
+	}
+	*d = v
+	return nil
+}
+
+// ParseDate parses a date in its one spelling, YYYY-MM-DDTHH:MM:SSZ.
+func ParseDate(s string) (time.Time, error) {
+	t, err := time.Parse(dateForm, s)
+	if err != nil || t.Format(dateForm) != s {
+		return time.Time{}, fmt.Errorf("date %.80q: want YYYY-MM-DDTHH:MM:SSZ", s)
+	}
+	return t, nil
+}
+
+// FormatDate prints t in UTC with whole seconds.
+func FormatDate(t time.Time) string { return t.UTC().Format(dateForm) }
+
+// ParseNumber parses a decimal number from 0 to limit, without sign or leading zeros.
+func ParseNumber(s string, limit int64) (int64, error) {
+	if s == "" || len(s) > 19 || len(s) > 1 && s[0] == '0' {
+		return 0, fmt.Errorf("number %.40q: want decimal digits without leading zeros", s)
+	}
+	var n uint64
+	for i := 0; i < len(s); i++ {
+		c := s[i] - '0'
+		if c > 9 {
+			return 0, fmt.Errorf("number %.40q: want decimal digits", s)
+		}
+		n = n*10 + uint64(c) // 19 digits stay below 2^64
+	}
+	if n > uint64(limit) {
+		return 0, fmt.Errorf("number %s: above %d", s, limit)
+	}
+	return int64(n), nil
+}
+
+// CheckWord checks the name of a person, an enclave, a track or a policy:
+// [a-z0-9][a-z0-9-]{0,31}.
+func CheckWord(s string) error {
+	if s == "" || len(s) > maxName || s[0] == '-' {
+		return fmt.Errorf("name %.60q: want [a-z0-9][a-z0-9-]{0,31}", s)
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-') {
+			return fmt.Errorf("name %.60q: want [a-z0-9][a-z0-9-]{0,31}", s)
+		}
+	}
+	return nil
+}
+
+// parsePrevious parses a digest or, for none, `-`.
+func parsePrevious(s string) (Digest, error) {
+	if s == "-" {
+		return Digest{}, nil
+	}
+	d, err := ParseDigest(s)
+	if err == nil && d.IsZero() {
+		err = errors.New("digest of zeros")
+	}
+	return d, err
+}
+
+// FormatPrevious prints the digest of the document before, `-` for none.
+func FormatPrevious(d Digest) string {
+	if d.IsZero() {
+		return "-"
+	}
+	return d.String()
+}
+
+// A Scanner reads the lines of a text in order and collects what is wrong with
+// it. Codes are the document's word, a hyphen and the fault: for "manifest"
+// manifest-syntax, manifest-size, and so on.
+type Scanner struct {
+	doc  string
+	rest string
+	off  int64 // of rest
+	bad  Refusals
+}
+
+// NewScanner starts reading a text of at most limit bytes. The text as a whole is
+// checked first: printable ASCII, each line ended, none empty.
+func NewScanner(doc string, text []byte, limit int) (*Scanner, error) {
+	s := &Scanner{doc: doc}
+	if len(text) > limit {
+		return nil, s.refuse("size", 0, "%d bytes, more than %d", len(text), limit)
+	}
+	if len(text) == 0 {
+		return nil, s.refuse("syntax", 0, "empty")
+	}
+	if text[len(text)-1] != '\n' {
+		return nil, s.refuse("syntax", int64(len(text)), "the last line does not end in LF")
+	}
+	last := byte('\n')
+	for i, c := range text {
+		if c-0x20 > 0x5e {
+			if c != '\n' {
+				return nil, s.refuse("syntax", int64(i), "byte 0x%02x is not printable ASCII", c)
+			}
+			if last == '\n' {
+				return nil, s.refuse("syntax", int64(i), "empty line")
+			}
+		}
+		last = c
+	}
+	s.rest = string(text)
+	return s, nil
+}
+
+func (s *Scanner) refuse(fault string, off int64, format string, args ...any) *Refusal {
+	return Refuse(s.doc+"-"+fault, s.doc, format, args...).At(off)
+}
+
+// Refuse records a fault at the given offset.
+func (s *Scanner) Refuse(fault string, off int64, format string, args ...any) {
+	if !s.bad.Full() {
+		s.bad.Add(s.refuse(fault, off, format, args...))
+	}
+}
+
+// Err returns what was recorded, nil if nothing.
+func (s *Scanner) Err() error { return s.bad.Err() }
+
+// Offset is where the next line begins.
+func (s *Scanner) Offset() int64 { return s.off }
+
+// Next returns the next line without its LF, and its offset.
+func (s *Scanner) Next() (line string, off int64, ok bool) {
+	if s.rest == "" {
+		return "", s.off, false
+	}
+	off = s.off
+	i := strings.IndexByte(s.rest, '\n')
+	line, s.rest = s.rest[:i], s.rest[i+1:]
+	s.off += int64(i) + 1
+	return line, off, true
+}
+
+// Peek reports whether the next line begins with the word and a space.
+func (s *Scanner) Peek(word string) bool {
+	return strings.HasPrefix(s.rest, word) && strings.HasPrefix(s.rest[len(word):], " ")
+}
+
+// Title reads the first line, which must be as given.
+func (s *Scanner) Title(title string) bool {
+	line, off, _ := s.Next()
+	if line != title {
+		s.Refuse("syntax", off, "first line %.60q, want %q", line, title)
+		return false
+	}
+	return true
+}
+
+// Field reads a line `WORD VALUE` whose value has no space. It returns "" if the
+// next line is another one, which it leaves unread.
+func (s *Scanner) Field(word string) string {
+	if !s.Peek(word) {
+		line, _, _ := strings.Cut(s.rest, "\n")
+		s.Refuse("syntax", s.off, "line %.60q where %q must stand", line, word+" …")
+		return ""
+	}
+	line, off, _ := s.Next()
+	value := line[len(word)+1:]
+	if value == "" || strings.Contains(value, " ") {
+		s.Refuse("syntax", off, "%s: want one field, have %.60q", word, value)
+		return ""
+	}
+	return value
+}
+
+// Word reads a line whose value is a name as [CheckWord] has it.
+func (s *Scanner) Word(word string) string {
+	off := s.off
+	v := s.Field(word)
+	if v != "" {
+		if err := CheckWord(v); err != nil {
+			s.Refuse("syntax", off, "%s: %v", word, err)
+			return ""
+		}
+	}
+	return v
+}
+
+// Number reads a line whose value is a number from 1 up.
+func (s *Scanner) Number(word string) int64 {
+	off := s.off
+	v := s.Field(word)
+	if v == "" {
+		return 0
+	}
+	n, err := ParseNumber(v, MaxSize)
+	if err == nil && n == 0 {
+		err = errors.New("0, want 1 or more")
+	}
+	if err != nil {
+		s.Refuse("syntax", off, "%s: %v", word, err)
+		return 0
+	}
+	return n
+}
+
+// Date reads a line whose value is a date.
+func (s *Scanner) Date(word string) time.Time {
+	off := s.off
+	v := s.Field(word)
+	if v == "" {
+		return time.Time{}
+	}
+	t, err := ParseDate(v)
+	if err != nil {
+		s.Refuse("syntax", off, "%s: %v", word, err)
+	}
+	return t
+}
+
+// Previous reads a line whose value is a digest, or `-` for the zero Digest.
+// Exactly the first of a row of documents has none: first says whether
+// this is it.
+func (s *Scanner) Previous(word string, first bool) Digest {
+	off := s.off
+	v := s.Field(word)
+	if v == "" {
+		return Digest{}
+	}
+	d, err := parsePrevious(v)
+	switch {
+	case err != nil:
+		s.Refuse("syntax", off, "%s: %v", word, err)
+	case first != d.IsZero():
+		s.Refuse("previous", off, "%s is %q; `-` stands in the first version, a digest in all others", word, v)
+	}
+	return d
+}
+
+func appendNumber(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
