@@ -162,12 +162,17 @@ var nameClass = func() (t [256]byte) {
 // name twice, one size for a content. A list without items is refused if some
 // is set.
 func (s *Scanner) Items(some bool) []Item {
-	var items []Item
+	items, _ := s.items(some)
+	return items
+}
+
+// items is Items; the places of names are needed to find doubles, and kept by an allowlist.
+func (s *Scanner) items(some bool) (items []Item, names map[string]int) {
 	// A line is rarely shorter than this; more is grown into, never promised.
 	if n := len(s.rest) / 120; n > 0 {
 		items = make([]Item, 0, min(n, MaxItems))
 	}
-	names := make(map[string]struct{}, cap(items))
+	names = make(map[string]int, cap(items))
 	last := ""
 	for !s.bad.Full() {
 		line, off, ok := s.Next()
@@ -196,20 +201,20 @@ func (s *Scanner) Items(some bool) []Item {
 			s.Refuse("duplicate-name", off, "two items are named %s", it.Name)
 			continue
 		}
-		names[it.Name] = struct{}{}
+		names[it.Name] = len(items)
 		if n := len(items); n > 0 && items[n-1].SHA256 == it.SHA256 && items[n-1].Size != it.Size {
 			s.Refuse("item-size", off, "%s has %d bytes on one line and %d on another", it.SHA256, items[n-1].Size, it.Size)
 		}
 		if len(items) == MaxItems {
 			s.Refuse("size", off, "more than %d items", MaxItems)
-			return items
+			return items, names
 		}
 		items = append(items, it)
 	}
 	if some && len(items) == 0 && len(s.bad) == 0 {
 		s.Refuse("empty", s.off, "no item")
 	}
-	return items
+	return items, names
 }
 
 // AppendItems appends the lines of items, which must be sorted, to a text.

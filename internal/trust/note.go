@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +44,16 @@ type Note struct {
 // root-note (malformed), root-size, root-signature (a known key's signature is wrong) and
 // root-unsigned (no known key has signed).
 func OpenNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
+	n, err := openNote(doc, msg, limit, known)
+	if err == nil && len(n.Signers) == 0 {
+		return nil, Refuse(doc+"-unsigned", doc, "no known key has signed it%s", n.ignored())
+	}
+	return n, err
+}
+
+// openNote is OpenNote for documents that ask for a threshold afterwards: no
+// signature by a known key is not yet a fault.
+func openNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 	text, lines, err := SplitNote(doc, msg, limit)
 	if err != nil {
 		return nil, err
@@ -50,7 +62,7 @@ func OpenNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 	for _, k := range known {
 		h := keyHash{k.Name, k.Hash()}
 		if other, ok := verifiers[h]; ok && !other.Equal(k) {
-			return nil, fmt.Errorf("two keys are %s", k.ID())
+			return nil, Refuse(doc+"-key", doc, "two keys are %s", k.ID())
 		}
 		verifiers[h] = k
 	}
@@ -84,7 +96,7 @@ func OpenNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 	case errors.As(err, &invalid):
 		return nil, Refuse(doc+"-signature", doc, "the signature by %s+%08x does not verify", invalid.Name, invalid.Hash)
 	case errors.As(err, &unverified):
-		return nil, Refuse(doc+"-unsigned", doc, "no known key has signed it%s", n.ignored())
+		return n, nil
 	case err != nil:
 		return nil, Refuse(doc+"-note", doc, "%v", err)
 	}
@@ -95,10 +107,33 @@ func OpenNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 }
 
 func (n *Note) ignored() string {
-	if len(n.Ignored) == 0 {
+	return list("; signatures by other keys: ", n.Ignored)
+}
+
+// threshold counts whose of the given keys stand under the note: distinct persons and
+// distinct public keys. It returns the persons, sorted.
+func (n *Note) threshold(doc string, keys []VKey, want int, who string) (persons []string, r *Refusal) {
+	count := make(map[string]bool)
+	public := make(map[string]bool)
+	for _, s := range n.Signers {
+		if slices.ContainsFunc(keys, s.Equal) {
+			count[s.Person] = true
+			public[string(s.Public)] = true
+		}
+	}
+	persons = slices.Sorted(maps.Keys(count))
+	// A threshold below 1 would be no threshold; no root that was parsed has one.
+	if have := min(len(persons), len(public)); want < 1 || have < want {
+		return nil, Refuse(doc+"-threshold", doc, "signed by %d of %d %s%s%s", have, want, who, list(": ", persons), n.ignored())
+	}
+	return persons, nil
+}
+
+func list(intro string, words []string) string {
+	if len(words) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; signatures by other keys: %s", strings.Join(n.Ignored, ", "))
+	return intro + strings.Join(words, ", ")
 }
 
 type keyHash struct {

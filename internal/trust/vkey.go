@@ -137,6 +137,13 @@ type VKey struct {
 
 // NewVKey names a public key.
 func NewVKey(name string, public ed25519.PublicKey) (VKey, error) {
+	if err := checkPoint(public); err != nil {
+		return VKey{}, err
+	}
+	return nameKey(name, public)
+}
+
+func nameKey(name string, public ed25519.PublicKey) (VKey, error) {
 	person, context, err := parseKeyName(name)
 	if err != nil {
 		return VKey{}, err
@@ -144,14 +151,23 @@ func NewVKey(name string, public ed25519.PublicKey) (VKey, error) {
 	if context == ContextSums {
 		return VKey{}, fmt.Errorf("key name %q: sums are signed with a minisign key", name)
 	}
-	if err := checkPoint(public); err != nil {
-		return VKey{}, err
-	}
 	return VKey{name, person, context, public}, nil
 }
 
 // ParseVKey parses NAME+HASH8+BASE64.
 func ParseVKey(s string) (VKey, error) {
+	k, err := parseVKey(s)
+	if err == nil {
+		err = checkPoint(k.Public)
+	}
+	if err != nil {
+		return VKey{}, err
+	}
+	return k, nil
+}
+
+// parseVKey is ParseVKey without the arithmetic, for a key that has been checked.
+func parseVKey(s string) (VKey, error) {
 	name, rest, ok1 := strings.Cut(s, "+")
 	_, key64, ok2 := strings.Cut(rest, "+")
 	if !ok1 || !ok2 {
@@ -164,7 +180,7 @@ func ParseVKey(s string) (VKey, error) {
 	if len(key) != vkeyKeyLen {
 		return VKey{}, fmt.Errorf("vkey %.80q: key of %d bytes, want %d", s, len(key), vkeyKeyLen)
 	}
-	k, err := NewVKey(name, key[1:])
+	k, err := nameKey(name, key[1:])
 	if err != nil {
 		return VKey{}, err
 	}
@@ -200,7 +216,9 @@ func (k VKey) String() string {
 }
 
 // Equal reports whether both are the same key of the same name.
-func (k VKey) Equal(other VKey) bool { return k.Name == other.Name && bytes.Equal(k.Public, other.Public) }
+func (k VKey) Equal(other VKey) bool {
+	return k.Name == other.Name && bytes.Equal(k.Public, other.Public)
+}
 
 // Verifier returns the key in the form that package note takes. A witness key
 // verifies cosignatures.

@@ -1,0 +1,179 @@
+package trust
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// An Allowlist is what a track of an enclave allows. To make one, fill the
+// exported fields and take [Allowlist.Text]. One that was parsed is not to be changed.
+type Allowlist struct {
+	Enclave  string
+	Track    string
+	Version  int64
+	Date     time.Time
+	Root     int64 // the root's version in force when it was signed
+	Previous Digest
+	Items    []Item // sorted
+
+	digest Digest         // of the text it was parsed from
+	byName map[string]int // made when parsed
+	opened bool           // by the threshold of an opened root
+}
+
+// Text prints the allowlist; the items need not be sorted.
+func (a *Allowlist) Text() []byte {
+	items := a.Items
+	if !slices.IsSortedFunc(items, Item.Compare) {
+		items = slices.Clone(items)
+		SortItems(items)
+	}
+	b := make([]byte, 0, 512+160*len(items))
+	b = fmt.Appendf(b, "%s\nenclave %s\ntrack %s\nversion %d\ndate %s\nroot %d\nprevious %s\n",
+		allowlistTitle, a.Enclave, a.Track, a.Version, FormatDate(a.Date), a.Root, FormatPrevious(a.Previous))
+	return AppendItems(b, items)
+}
+
+// Digest returns the digest of the text.
+func (a *Allowlist) Digest() Digest {
+	if a.digest.IsZero() {
+		return Sum(a.Text())
+	}
+	return a.digest
+}
+
+// ByName returns the item of a name.
+func (a *Allowlist) ByName(name string) (Item, bool) {
+	if a.byName != nil {
+		i, ok := a.byName[name]
+		if !ok {
+			return Item{}, false
+		}
+		return a.Items[i], true
+	}
+	i := slices.IndexFunc(a.Items, func(it Item) bool { return it.Name == name })
+	if i < 0 {
+		return Item{}, false
+	}
+	return a.Items[i], true
+}
+
+// BySHA256 returns the first item of a content.
+func (a *Allowlist) BySHA256(d Digest) (Item, bool) {
+	i, ok := slices.BinarySearchFunc(a.Items, d, func(it Item, d Digest) int { return bytes.Compare(it.SHA256[:], d[:]) })
+	if !ok {
+		return Item{}, false
+	}
+	return a.Items[i], true
+}
+
+// ParseAllowlist checks the form of an allowlist's text, and nothing of who signed it.
+func ParseAllowlist(text []byte) (*Allowlist, error) {
+	s, err := NewScanner("allowlist", text, MaxListSize)
+	if err != nil {
+		return nil, err
+	}
+	a := new(Allowlist)
+	if !s.Title(allowlistTitle) {
+		return nil, s.Err()
+	}
+	a.Enclave = s.Word("enclave")
+	a.Track = s.Word("track")
+	a.Version = s.Number("version")
+	a.Date = s.Date("date")
+	a.Root = s.Number("root")
+	a.Previous = s.Previous("previous", a.Version == 1)
+	if s.Err() != nil {
+		return nil, s.Err()
+	}
+	a.Items, a.byName = s.items(false)
+	if s.Err() != nil {
+		return nil, s.Err()
+	}
+	a.digest = Sum(text)
+	return a, nil
+}
+
+// OpenAllowlist verifies an allowlist by the root in force: signed by the track's
+// threshold of reviewers, whom it returns. The caller's [Floor] decides
+// whether it is too old.
+func OpenAllowlist(msg []byte, root *Root) (a *Allowlist, persons []string, err error) {
+	if !root.opened {
+		return nil, nil, errNotOpened
+	}
+	keys := root.Signers(ContextAllowlist)
+	n, err := openNote("allowlist", msg, MaxListSize, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err = ParseAllowlist(n.Text)
+	if err != nil {
+		return nil, nil, err
+	}
+	subject := a.subject()
+	var bad Refusals
+	if a.Enclave != root.Enclave {
+		bad.Add(Refuse("allowlist-enclave", subject, "it is of enclave %s, not %s", a.Enclave, root.Enclave))
+	}
+	if a.Root > root.Version {
+		bad.Add(Refuse("allowlist-root", subject, "it was signed under root version %d; version %d is the newest known here", a.Root, root.Version).
+			WithHint("bring in the newer root first"))
+	}
+	if root.Threshold(a.Track) < 1 {
+		bad.Add(Refuse("allowlist-track", subject, "the root knows no track %s", a.Track))
+	} else {
+		var ref *Refusal
+		if persons, ref = n.threshold("allowlist", keys, root.Threshold(a.Track), "reviewers"); ref != nil {
+			ref.Subject = subject
+			bad.Add(ref)
+		}
+	}
+	if len(bad) > 0 {
+		return nil, nil, bad
+	}
+	a.opened = true
+	return a, persons, nil
+}
+
+func (a *Allowlist) subject() string {
+	return fmt.Sprintf("allowlist %s version %d", a.Track, a.Version)
+}
+
+// CheckSuccessor checks that a follows prev; prev is nil if there is none yet.
+func (a *Allowlist) CheckSuccessor(prev *Allowlist) error {
+	subject := a.subject()
+	if prev == nil {
+		if a.Version != 1 {
+			return Refuse("allowlist-version", subject, "version 1 must stand here")
+		}
+		return nil
+	}
+	var bad Refusals
+	if a.Enclave != prev.Enclave {
+		bad.Add(Refuse("allowlist-enclave", subject, "it is of enclave %s, not %s", a.Enclave, prev.Enclave))
+	}
+	if a.Track != prev.Track {
+		bad.Add(Refuse("allowlist-track", subject, "it is of track %s, not %s", a.Track, prev.Track))
+	}
+	if err := checkFloor("allowlist", subject, a.Version, prev.Version, a.Digest(), prev.Digest()); err != nil {
+		bad.Add(err)
+		return bad.Err()
+	}
+	switch {
+	case a.Version == prev.Version:
+		bad.Add(Refuse("allowlist-version", subject, "it is in force already"))
+	case a.Version != prev.Version+1:
+		bad.Add(Refuse("allowlist-version", subject, "version %d must stand here", prev.Version+1))
+	case a.Previous != prev.Digest():
+		bad.Add(Refuse("allowlist-previous", subject, "it follows %s, but version %d is %s", a.Previous, prev.Version, prev.Digest()))
+	}
+	if a.Date.Before(prev.Date) {
+		bad.Add(Refuse("allowlist-date", subject, "its date %s is before that of version %d, %s", FormatDate(a.Date), prev.Version, FormatDate(prev.Date)))
+	}
+	if a.Root < prev.Root {
+		bad.Add(Refuse("allowlist-root", subject, "it was signed under root version %d, the one before under %d", a.Root, prev.Root))
+	}
+	return bad.Err()
+}
