@@ -1,0 +1,214 @@
+package trust
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Kinds of statements.
+const (
+	StatementCreated   = "created"
+	StatementRoot      = "root"
+	StatementCollected = "collected"
+	StatementInspected = "inspected"
+	StatementShipped   = "shipped"
+	StatementImported  = "imported"
+	StatementRefused   = "refused"
+	StatementApproved  = "approved"
+	StatementRejected  = "rejected"
+	StatementAllowed   = "allowed"
+	StatementSigned    = "signed"
+	StatementBuilt     = "built"
+	StatementAgreed    = "agreed"
+	StatementDisagreed = "disagreed"
+)
+
+// A form checks one value of a predicate and says what it wants.
+type form struct {
+	want string
+	ok   func(v any) bool
+}
+
+func textForm(want string, ok func(s string) bool) form {
+	return form{want, func(v any) bool { s, is := v.(string); return is && ok(s) }}
+}
+
+func listForm(want string, ok func(v any) bool) form {
+	return form{want, func(v any) bool {
+		list, is := v.([]any)
+		return is && !slices.ContainsFunc(list, func(v any) bool { return !ok(v) })
+	}}
+}
+
+func tableForm(want string, ok func(v any) bool) form {
+	return form{want, func(v any) bool {
+		m, is := v.(map[string]any)
+		if !is {
+			return false
+		}
+		for _, v := range m {
+			if !ok(v) {
+				return false
+			}
+		}
+		return true
+	}}
+}
+
+func isText(v any) bool  { _, ok := v.(string); return ok }
+func isCount(v any) bool { n, ok := v.(int64); return ok && n >= 0 }
+
+var (
+	anyText    = textForm("a string", func(string) bool { return true })
+	word       = textForm("a name", func(s string) bool { return CheckWord(s) == nil })
+	date       = textForm("a date", func(s string) bool { _, err := ParseDate(s); return err == nil })
+	origin     = textForm("an origin", func(s string) bool { _, _, err := ParseOrigin(s); return err == nil })
+	digest     = textForm("a digest", func(s string) bool { _, err := ParseDigest(s); return err == nil })
+	storePath  = textForm("a store path", isStorePath)
+	count      = form{"an integer from 0 up", isCount}
+	number     = form{"an integer from 1 up", func(v any) bool { n, ok := v.(int64); return ok && n > 0 }}
+	object     = tableForm("an object", func(any) bool { return true })
+	counts     = tableForm("an object of integers from 0 up", isCount)
+	texts      = listForm("an array of strings", isText)
+	votes      = tableForm("an object of arrays of strings", texts.ok)
+	sigLine    = textForm("a signature line", func(s string) bool { _, err := parseSigLine(s); return err == nil })
+	reasonList = listForm("an array of {code, subject}", func(v any) bool {
+		m, ok := v.(map[string]any)
+		return ok && isText(m["code"]) && isText(m["subject"])
+	})
+	outputTable = tableForm("an object of {path, size, references}", func(v any) bool {
+		_, ok := parseOutput(v)
+		return ok
+	})
+)
+
+// storeDir is where Guix's store is; its paths are named in full.
+const storeDir = "/gnu/store/"
+
+func isStorePath(s string) bool {
+	base, ok := strings.CutPrefix(s, storeDir)
+	return ok && checkBase(base) == nil
+}
+
+// A statementKind says who signs a kind and what its predicate must have, beside
+// `time` and `zone`. It may have more.
+type statementKind struct {
+	role    Role
+	members map[string]form
+}
+
+var statementKinds = map[string]statementKind{
+	StatementCreated:   {RoleStation, map[string]form{"enclave": word, "kind": word}},
+	StatementRoot:      {RoleStation, map[string]form{"version": number}},
+	StatementCollected: {RoleStation, map[string]form{"items": count, "bytes": count, "request": digest}},
+	StatementInspected: {RoleStation, map[string]form{"files": count, "bytes": count, "findings": counts, "confinement": object}},
+	StatementShipped:   {RoleStation, map[string]form{"shipment": number, "items": count, "bytes": count}},
+	StatementImported:  {RoleImporter, map[string]form{"shipment": number, "items": count, "bytes": count, "person": word}},
+	StatementRefused:   {RoleStation, map[string]form{"stage": anyText, "reasons": reasonList, "total": count}},
+	StatementApproved:  {RoleStation, map[string]form{"track": word, "version": number, "person": word, "signature": sigLine}},
+	StatementRejected:  {RoleStation, map[string]form{"shipment": number, "person": word, "reason": anyText, "signature": anyText}},
+	StatementAllowed:   {RoleStation, map[string]form{"track": word, "version": number, "persons": texts}},
+	StatementSigned:    {RoleStation, map[string]form{"track": word}},
+	StatementBuilt:     {RoleBuilder, map[string]form{"derivation": storePath, "derivation-sha256": digest, "outputs": outputTable, "person": word, "system": anyText}},
+	StatementAgreed:    {RoleStation, map[string]form{"derivation": storePath, "builders": texts}},
+	StatementDisagreed: {RoleStation, map[string]form{"builders": votes}},
+}
+
+// Kinds returns the kinds of statements, sorted.
+func Kinds() []string { return slices.Sorted(maps.Keys(statementKinds)) }
+
+// check checks the kind and what its predicate must have.
+func (s *Statement) check() error {
+	subject := "statement " + s.Kind
+	kind, ok := statementKinds[s.Kind]
+	if !ok {
+		return Refuse("statement-kind", subject, "kind %q is not known", clip(s.Kind))
+	}
+	var bad Refusals
+	member := func(name string, f form) {
+		v, ok := s.Predicate[name]
+		if !ok {
+			bad.Add(Refuse("statement-predicate", subject, "no member %q", name))
+		} else if !f.ok(v) {
+			bad.Add(Refuse("statement-predicate", subject, "member %q is not %s", name, f.want))
+		}
+	}
+	member("time", date)
+	member("zone", origin)
+	for _, name := range slices.Sorted(maps.Keys(kind.members)) {
+		member(name, kind.members[name])
+	}
+	if len(bad) == 0 && s.Kind == StatementBuilt {
+		if _, err := s.built(); err != nil {
+			bad.Add(Refuse("statement-predicate", subject, "%v", err))
+		}
+	}
+	return bad.Err()
+}
+
+// A BuiltOutput is one output as a builder names it.
+type BuiltOutput struct {
+	ID         string
+	Path       string // store path
+	SHA256     Digest // of the nar
+	Size       int64  // of the nar
+	References []string
+}
+
+// equal reports whether both say the same.
+func (o BuiltOutput) equal(other BuiltOutput) bool {
+	return o.ID == other.ID && o.Path == other.Path && o.SHA256 == other.SHA256 &&
+		o.Size == other.Size && slices.Equal(o.References, other.References)
+}
+
+// parseOutput reads {path, size, references}: references are store paths, sorted, none twice.
+func parseOutput(v any) (o BuiltOutput, ok bool) {
+	m, _ := v.(map[string]any)
+	path, ok1 := m["path"].(string)
+	size, ok2 := m["size"].(int64)
+	list, ok3 := m["references"].([]any)
+	if !ok1 || !ok2 || !ok3 || len(m) != 3 || size < 0 || !isStorePath(path) {
+		return BuiltOutput{}, false
+	}
+	o = BuiltOutput{Path: path, Size: size, References: make([]string, 0, len(list))}
+	for _, v := range list {
+		ref, _ := v.(string)
+		if !isStorePath(ref) || len(o.References) > 0 && o.References[len(o.References)-1] >= ref {
+			return BuiltOutput{}, false
+		}
+		o.References = append(o.References, ref)
+	}
+	return o, true
+}
+
+// built returns the outputs of a `built` statement, by store path: each named
+// once in `outputs`, once as a subject.
+func (s *Statement) built() (map[string]BuiltOutput, error) {
+	outputs := make(map[string]BuiltOutput)
+	table, _ := s.Predicate["outputs"].(map[string]any)
+	for _, id := range slices.Sorted(maps.Keys(table)) {
+		o, ok := parseOutput(table[id])
+		if !ok {
+			return nil, fmt.Errorf("output %q is malformed", clip(id))
+		}
+		if _, ok := outputs[o.Path]; ok {
+			return nil, fmt.Errorf("two outputs are %s", o.Path)
+		}
+		o.ID = id
+		outputs[o.Path] = o
+	}
+	for _, sub := range s.Subjects {
+		o, ok := outputs[sub.Name]
+		if !ok {
+			return nil, fmt.Errorf("subject %q is not among the outputs", clip(sub.Name))
+		}
+		o.SHA256 = sub.SHA256
+		outputs[sub.Name] = o
+	}
+	if len(outputs) != len(s.Subjects) {
+		return nil, fmt.Errorf("%d outputs, but %d subjects", len(outputs), len(s.Subjects))
+	}
+	return outputs, nil
+}
