@@ -82,10 +82,10 @@ const (
 
 // Reason codes of an Error.
 const (
-	TooLarge  = "too-large" // a bound was exceeded
-	Truncated = "truncated" // the input ends inside a value
-	Trailing  = "trailing"  // something follows the expression
-	Malformed = "malformed" // any other departure from the grammar
+	CodeTooLarge  = "too-large" // a bound was exceeded
+	CodeTruncated = "truncated" // the input ends inside a value
+	CodeTrailing  = "trailing"  // something follows the expression
+	CodeMalformed = "malformed" // any other departure from the grammar
 )
 
 // An Error says where and why an input is not an s-expression.
@@ -150,12 +150,12 @@ func (v Value) Equal(w Value) bool {
 // Parse reads one list, which must be all of data. Errors are of type *Error.
 func Parse(data []byte) (Value, error) {
 	if len(data) > MaxSize {
-		return Value{}, &Error{MaxSize, TooLarge, fmt.Sprintf("%d bytes, at most %d are read", len(data), MaxSize)}
+		return Value{}, &Error{MaxSize, CodeTooLarge, fmt.Sprintf("%d bytes, at most %d are read", len(data), MaxSize)}
 	}
 	p := parser{in: data}
 	p.space()
 	if p.pos < len(p.in) && p.in[p.pos] != '(' {
-		return Value{}, p.fail(Malformed, "%q where a list should begin", p.in[p.pos])
+		return Value{}, p.fail(CodeMalformed, "%q where a list should begin", p.in[p.pos])
 	}
 	v, err := p.value(0)
 	if err != nil {
@@ -163,7 +163,7 @@ func Parse(data []byte) (Value, error) {
 	}
 	p.space()
 	if p.pos < len(p.in) {
-		return Value{}, p.fail(Trailing, "%q after the expression", p.in[p.pos])
+		return Value{}, p.fail(CodeTrailing, "%q after the expression", p.in[p.pos])
 	}
 	return v, nil
 }
@@ -187,10 +187,10 @@ func (p *parser) space() {
 // value reads the value that begins at pos, which is not white space.
 func (p *parser) value(depth int) (Value, error) {
 	if p.values++; p.values > MaxValues {
-		return Value{}, p.fail(TooLarge, "more than %d values", MaxValues)
+		return Value{}, p.fail(CodeTooLarge, "more than %d values", MaxValues)
 	}
 	if p.pos == len(p.in) {
-		return Value{}, p.fail(Truncated, "a value is missing")
+		return Value{}, p.fail(CodeTruncated, "a value is missing")
 	}
 	start := p.pos
 	var atom string
@@ -210,7 +210,7 @@ func (p *parser) value(depth int) (Value, error) {
 		}
 		atom = string(p.in[start:p.pos])
 	default:
-		return Value{}, p.fail(Malformed, "%q begins no value", c)
+		return Value{}, p.fail(CodeMalformed, "%q begins no value", c)
 	}
 	if err != nil {
 		return Value{}, err
@@ -220,14 +220,14 @@ func (p *parser) value(depth int) (Value, error) {
 
 func (p *parser) listAt(depth int) (Value, error) {
 	if depth == MaxDepth {
-		return Value{}, p.fail(TooLarge, "more than %d lists within lists", MaxDepth)
+		return Value{}, p.fail(CodeTooLarge, "more than %d lists within lists", MaxDepth)
 	}
 	list := Value{isList: true, offset: p.pos}
 	p.pos++
 	for {
 		p.space()
 		if p.pos == len(p.in) {
-			return Value{}, p.fail(Truncated, "the list begun at byte %d is not closed", list.offset)
+			return Value{}, p.fail(CodeTruncated, "the list begun at byte %d is not closed", list.offset)
 		}
 		if p.in[p.pos] == ')' {
 			p.pos++
@@ -251,7 +251,7 @@ func (p *parser) quoted() (string, error) {
 			p.pos++
 			return b.String(), nil
 		case c < ' ' || c == 0x7f:
-			return "", p.fail(Malformed, "bare control character %q in quotes", c)
+			return "", p.fail(CodeMalformed, "bare control character %q in quotes", c)
 		case c != '\\':
 			b.WriteByte(c)
 			continue
@@ -272,11 +272,11 @@ func (p *parser) quoted() (string, error) {
 		case len(rest) >= 3 && '0' <= c && c <= '3' && isOctal(rest[1]) && isOctal(rest[2]):
 			b.WriteByte((c-'0')<<6 | (rest[1]-'0')<<3 | rest[2] - '0')
 		default:
-			return "", p.fail(Malformed, "%q after a backslash", c)
+			return "", p.fail(CodeMalformed, "%q after a backslash", c)
 		}
 		p.pos += 2
 	}
-	return "", p.fail(Truncated, "the string begun at byte %d is not closed", start)
+	return "", p.fail(CodeTruncated, "the string begun at byte %d is not closed", start)
 }
 
 func (p *parser) hex() (string, error) {
@@ -287,7 +287,7 @@ func (p *parser) hex() (string, error) {
 		switch {
 		case c == '#':
 			if digits%2 != 0 {
-				return "", p.fail(Malformed, "odd number of hexadecimal digits")
+				return "", p.fail(CodeMalformed, "odd number of hexadecimal digits")
 			}
 			p.pos++
 			return b.String(), nil
@@ -298,33 +298,33 @@ func (p *parser) hex() (string, error) {
 				b.WriteByte(high<<4 | unhex(c))
 			}
 		case !isSpace(c):
-			return "", p.fail(Malformed, "%q is not a hexadecimal digit", c)
+			return "", p.fail(CodeMalformed, "%q is not a hexadecimal digit", c)
 		}
 	}
-	return "", p.fail(Truncated, "the string begun at byte %d is not closed", start)
+	return "", p.fail(CodeTruncated, "the string begun at byte %d is not closed", start)
 }
 
 func (p *parser) verbatim() (string, error) {
 	start, n := p.pos, 0
 	for p.pos < len(p.in) && isDigit(p.in[p.pos]) {
 		if n = n*10 + int(p.in[p.pos]-'0'); n > MaxSize {
-			return "", p.fail(TooLarge, "string length above %d", MaxSize)
+			return "", p.fail(CodeTooLarge, "string length above %d", MaxSize)
 		}
 		p.pos++
 	}
 	if p.pos == len(p.in) {
-		return "", p.fail(Truncated, "the string begun at byte %d is not there", start)
+		return "", p.fail(CodeTruncated, "the string begun at byte %d is not there", start)
 	}
 	if p.in[p.pos] != ':' {
-		return "", p.fail(Malformed, "%q after a string length", p.in[p.pos])
+		return "", p.fail(CodeMalformed, "%q after a string length", p.in[p.pos])
 	}
 	if p.in[start] == '0' && p.pos-start > 1 {
 		p.pos = start
-		return "", p.fail(Malformed, "string length with a leading zero")
+		return "", p.fail(CodeMalformed, "string length with a leading zero")
 	}
 	p.pos++
 	if n > len(p.in)-p.pos {
-		return "", p.fail(Truncated, "%d bytes of a string of %d", len(p.in)-p.pos, n)
+		return "", p.fail(CodeTruncated, "%d bytes of a string of %d", len(p.in)-p.pos, n)
 	}
 	p.pos += n
 	return string(p.in[p.pos-n : p.pos]), nil
