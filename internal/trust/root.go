@@ -254,7 +254,10 @@ func ParseRoot(text []byte) (*Root, error) {
 	}
 	p := rootParser{Scanner: s, r: r, public: make(map[string]bool), ids: make(map[string]bool)}
 	p.body()
-	p.thresholds()
+	// Lines that could not be read would be missed here a second time.
+	if !s.bad.Has("root-syntax") && !s.bad.Has("root-size") {
+		p.thresholds()
+	}
 	if s.Err() != nil {
 		return nil, s.Err()
 	}

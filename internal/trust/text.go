@@ -147,6 +147,7 @@ type Scanner struct {
 	doc  string
 	rest string
 	off  int64 // of rest
+	lost bool  // a line was missing: the fields behind it would all be misread
 	bad  Refusals
 }
 
@@ -224,9 +225,13 @@ func (s *Scanner) Title(title string) bool {
 }
 
 // Field reads a line `WORD VALUE` whose value has no space. It returns "" if the
-// next line is another one, which it leaves unread.
+// next line is another one; then all further fields are "" too, without a word.
 func (s *Scanner) Field(word string) string {
+	if s.lost {
+		return ""
+	}
 	if !s.Peek(word) {
+		s.lost = true
 		line, _, _ := strings.Cut(s.rest, "\n")
 		s.Refuse("syntax", s.off, "line %.60q where %q must stand", line, word+" …")
 		return ""
@@ -298,7 +303,7 @@ func (s *Scanner) Previous(word string, first bool) Digest {
 	switch {
 	case err != nil:
 		s.Refuse("syntax", off, "%s: %v", word, err)
-	case first != d.IsZero():
+	case len(s.bad) == 0 && first != d.IsZero(): // else the version may not be known
 		s.Refuse("previous", off, "%s is %q; `-` stands in the first version, a digest in all others", word, v)
 	}
 	return d
