@@ -59,7 +59,7 @@ type Child struct {
 	process *os.Process
 	ended   chan struct{} // closed when the process was waited for; state and stderr are set then
 	state   *os.ProcessState
-	stderr  tail
+	stderr  beginning
 }
 
 // Start starts the reader and returns when it is confined. The error is a *FeatureError where that is not possible. ctx covers the start only.
@@ -432,27 +432,20 @@ func (c *Child) Close() error {
 	return nil
 }
 
-// tail keeps the last MaxStderr bytes.
-type tail struct {
+// beginning keeps the first MaxStderr bytes, where a Go program that dies says why.
+type beginning struct {
 	mu sync.Mutex
 	b  []byte
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *beginning) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := len(p)
-	if len(p) > MaxStderr {
-		p = p[len(p)-MaxStderr:]
-	}
-	if over := len(t.b) + len(p) - MaxStderr; over > 0 {
-		t.b = t.b[:copy(t.b, t.b[over:])]
-	}
-	t.b = append(t.b, p...)
-	return n, nil
+	t.b = append(t.b, p[:min(len(p), MaxStderr-len(t.b))]...)
+	return len(p), nil
 }
 
-func (t *tail) text() string {
+func (t *beginning) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return Escape(strings.TrimSpace(string(t.b)), 2*MaxStderr)

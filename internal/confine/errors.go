@@ -26,7 +26,7 @@ const (
 type DeathError struct {
 	Code   string
 	Detail string // how the process ended
-	Stderr string // what it said last, escaped; a claim
+	Stderr string // what it said on standard error, from the beginning, escaped; a claim
 }
 
 func (e *DeathError) Error() string {

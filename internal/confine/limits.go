@@ -20,7 +20,7 @@ const (
 	MaxHeap         = 256 << 20 // where the collector begins to work harder
 	MaxDescriptors  = 16
 	MaxThreads      = 64
-	MaxStderr       = 8 << 10 // bytes kept of what the child says on standard error
+	MaxStderr       = 2 << 10 // bytes kept of what the child says on standard error
 )
 
 // Deadlines. An item has BaseTime and what its size takes at MinSpeed.
