@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -88,11 +89,14 @@ func ParseAllowlist(text []byte) (*Allowlist, error) {
 	if s.Err() != nil {
 		return nil, s.Err()
 	}
+	// Hashing the text takes as long as reading it.
+	var wg sync.WaitGroup
+	wg.Go(func() { a.digest = Sum(text) })
 	a.Items, a.byName = s.items(false)
+	wg.Wait()
 	if s.Err() != nil {
 		return nil, s.Err()
 	}
-	a.digest = Sum(text)
 	return a, nil
 }
 

@@ -221,7 +221,7 @@ func TestOpenAllowlist(t *testing.T) {
 		{"a reviewer's name on another's key", append(e.sign(text, "rada/allowlist"), lineOf(VKey{"remy/allowlist", "remy", ContextAllowlist, second.VKey().Public}, signRaw(second, text))+"\n"...), []string{"allowlist-threshold"}},
 		{"bad signature of a known key", append(e.sign(text, "remy/allowlist", "rosa/allowlist"), lineOf(rada, make([]byte, 64))+"\n"...), []string{"allowlist-signature"}},
 		{"bad second signature of a known key", append(e.sign(text, "remy/allowlist", "rada/allowlist"), lineOf(rada, make([]byte, 64))+"\n"...), []string{"allowlist-note"}},
-		{"text changed after signing", bytes.Replace(e.sign(text, "rada/allowlist", "rosa/allowlist"), []byte("version 1\n"), []byte("version 2\n"), 1), []string{"allowlist-signature"}},
+		{"text changed after signing", bytes.Replace(e.sign(text, "rada/allowlist", "rosa/allowlist"), []byte("version 1\n"), []byte("version 2\n"), 1), []string{"allowlist-signature", "allowlist-signature"}},
 		{"other enclave", e.sign(with(func(a *Allowlist) { a.Enclave = "keep" }), "rada/allowlist", "rosa/allowlist"), []string{"allowlist-enclave"}},
 		{"unknown track", e.sign(with(func(a *Allowlist) { a.Track = "prod" }), "rada/allowlist", "rosa/allowlist"), []string{"allowlist-track"}},
 		{"root not known yet", e.sign(with(func(a *Allowlist) { a.Root = 2 }), "rada/allowlist", "rosa/allowlist"), []string{"allowlist-root"}},

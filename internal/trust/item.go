@@ -184,11 +184,12 @@ func (s *Scanner) items(some bool) (items []Item, names map[string]int) {
 			s.Refuse("syntax", off, "line %.60q where %q must stand", line, "item …")
 			continue
 		}
-		if line == last {
+		order := strings.Compare(last, line)
+		if order == 0 {
 			s.Refuse("duplicate", off, "line %.160q stands twice", line)
 			continue
 		}
-		if line < last {
+		if order > 0 {
 			s.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
 		}
 		last = line

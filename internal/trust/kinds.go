@@ -73,7 +73,7 @@ var (
 	counts     = tableForm("an object of integers from 0 up", isCount)
 	texts      = listForm("an array of strings", isText)
 	votes      = tableForm("an object of arrays of strings", texts.ok)
-	sigLine    = textForm("a signature line", func(s string) bool { _, err := parseSigLine(s); return err == nil })
+	sigLine    = textForm("a signature line", func(s string) bool { _, _, err := parseSigLine(s); return err == nil })
 	reasonList = listForm("an array of {code, subject}", func(v any) bool {
 		m, ok := v.(map[string]any)
 		return ok && isText(m["code"]) && isText(m["subject"])

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -66,42 +67,52 @@ func openNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 		}
 		verifiers[h] = k
 	}
-	// Package note skips a second signature by one key without looking at it;
-	// here a known key's signature is never skipped.
+	type claim struct {
+		key VKey
+		sig []byte
+		ok  bool
+	}
+	var claims []claim
 	var bad Refusals
 	seen := make(map[keyHash]bool)
 	n := &Note{Text: text}
 	for _, line := range lines {
-		h, err := parseSigLine(line)
+		h, sig, err := parseSigLine(line)
 		if err != nil {
 			bad.Add(Refuse(doc+"-note", doc, "%v", err))
 			continue
 		}
-		if _, ok := verifiers[h]; !ok {
+		k, ok := verifiers[h]
+		if !ok {
 			n.Ignored = append(n.Ignored, h.String())
 			continue
 		}
+		// Package note skips a second signature by one key without a look at
+		// it. Here none by a known key is skipped.
 		if seen[h] {
 			bad.Add(Refuse(doc+"-note", doc, "two signatures by %s", h))
 		}
 		seen[h] = true
+		claims = append(claims, claim{key: k, sig: sig})
 	}
 	if len(bad) > 0 {
 		return nil, bad
 	}
-	opened, err := note.Open(msg, lookup(verifiers))
-	var unverified *note.UnverifiedNoteError
-	var invalid *note.InvalidSignatureError
-	switch {
-	case errors.As(err, &invalid):
-		return nil, Refuse(doc+"-signature", doc, "the signature by %s+%08x does not verify", invalid.Name, invalid.Hash)
-	case errors.As(err, &unverified):
-		return n, nil
-	case err != nil:
-		return nil, Refuse(doc+"-note", doc, "%v", err)
+	// Each signature hashes the whole text, which for a list is most of the work.
+	var wg sync.WaitGroup
+	for i := range claims {
+		c := &claims[i]
+		wg.Go(func() { c.ok = c.key.Verifier().Verify(text, c.sig) })
 	}
-	for _, sig := range opened.Sigs {
-		n.Signers = append(n.Signers, verifiers[keyHash{sig.Name, sig.Hash}])
+	wg.Wait()
+	for _, c := range claims {
+		if !c.ok {
+			bad.Add(Refuse(doc+"-signature", doc, "the signature by %s does not verify", c.key.ID()))
+		}
+		n.Signers = append(n.Signers, c.key)
+	}
+	if len(bad) > 0 {
+		return nil, bad
 	}
 	return n, nil
 }
@@ -143,16 +154,6 @@ type keyHash struct {
 
 func (h keyHash) String() string { return fmt.Sprintf("%s+%08x", h.name, h.hash) }
 
-type lookup map[keyHash]VKey
-
-func (l lookup) Verifier(name string, hash uint32) (note.Verifier, error) {
-	k, ok := l[keyHash{name, hash}]
-	if !ok {
-		return nil, &note.UnknownVerifierError{Name: name, KeyHash: hash}
-	}
-	return k.Verifier(), nil
-}
-
 // SplitNote takes a note apart without verifying anything: the text, and the
 // signature lines without LF.
 func SplitNote(doc string, msg []byte, limit int) (text []byte, lines []string, err error) {
@@ -163,6 +164,9 @@ func SplitNote(doc string, msg []byte, limit int) (text []byte, lines []string, 
 	text, sigs := msg[:i+1], msg[i+2:]
 	if len(text) > limit {
 		return nil, nil, Refuse(doc+"-size", doc, "text of %d bytes, more than %d", len(text), limit)
+	}
+	if off, fault := checkText(text); fault != "" {
+		return nil, nil, Refuse(doc+"-syntax", doc, "%s", fault).At(off)
 	}
 	if len(sigs) == 0 || len(sigs) > maxSigBlock {
 		return nil, nil, Refuse(doc+"-note", doc, "signatures of %d bytes, want 1 to %d", len(sigs), maxSigBlock)
@@ -175,15 +179,15 @@ func SplitNote(doc string, msg []byte, limit int) (text []byte, lines []string, 
 }
 
 // parseSigLine checks the form of a signature line and says whose it claims to be.
-func parseSigLine(line string) (keyHash, error) {
+func parseSigLine(line string) (h keyHash, sig []byte, err error) {
 	rest, ok := strings.CutPrefix(line, sigPrefix)
 	name, b64, two := strings.Cut(rest, " ")
 	if !ok || !two || name == "" || len(name) > maxKeyName || strings.ContainsRune(name, '+') {
-		return keyHash{}, fmt.Errorf("signature line %.80q: want `%sNAME BASE64`", line, sigPrefix)
+		return keyHash{}, nil, fmt.Errorf("signature line %.80q: want `%sNAME BASE64`", line, sigPrefix)
 	}
 	for i := 0; i < len(name); i++ {
 		if name[i] <= 0x20 || name[i] > 0x7e {
-			return keyHash{}, fmt.Errorf("signature line %.80q: the name is not printable ASCII", line)
+			return keyHash{}, nil, fmt.Errorf("signature line %.80q: the name is not printable ASCII", line)
 		}
 	}
 	blob, err := decode64(b64, maxSigBlob)
@@ -191,9 +195,9 @@ func parseSigLine(line string) (keyHash, error) {
 		err = errors.New("too short")
 	}
 	if err != nil {
-		return keyHash{}, fmt.Errorf("signature line %.80q: %w", line, err)
+		return keyHash{}, nil, fmt.Errorf("signature line %.80q: %w", line, err)
 	}
-	return keyHash{name, binary.BigEndian.Uint32(blob)}, nil
+	return keyHash{name, binary.BigEndian.Uint32(blob)}, blob[4:], nil
 }
 
 // SignText returns the signature line, without LF, of key under a root, a manifest, an

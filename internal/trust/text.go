@@ -2,6 +2,7 @@ package trust
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -35,25 +36,28 @@ func ParseDigest(s string) (Digest, error) {
 	if len(s) != 2*len(d) {
 		return Digest{}, fmt.Errorf("digest %.80q: want 64 hexadecimal digits", s)
 	}
+	var bad byte
 	for i := range d {
-		hi, lo := unhex(s[2*i]), unhex(s[2*i+1])
-		if hi > 15 || lo > 15 {
-			return Digest{}, fmt.Errorf("digest %q: want lower-case hexadecimal digits", s)
-		}
+		hi, lo := unhex[s[2*i]], unhex[s[2*i+1]]
+		bad |= hi | lo
 		d[i] = hi<<4 | lo
+	}
+	if bad > 15 {
+		return Digest{}, fmt.Errorf("digest %q: want lower-case hexadecimal digits", s)
 	}
 	return d, nil
 }
 
-func unhex(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
+// unhex has the value of each hexadecimal digit, 0xff for all other bytes.
+var unhex = func() (t [256]byte) {
+	for i := range t {
+		t[i] = 0xff
 	}
-	return 0xff
-}
+	for i, c := range "0123456789abcdef" {
+		t[c] = byte(i)
+	}
+	return t
+}()
 
 // String returns the 64 hexadecimal digits.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
@@ -158,26 +162,50 @@ func NewScanner(doc string, text []byte, limit int) (*Scanner, error) {
 	if len(text) > limit {
 		return nil, s.refuse("size", 0, "%d bytes, more than %d", len(text), limit)
 	}
-	if len(text) == 0 {
-		return nil, s.refuse("syntax", 0, "empty")
-	}
-	if text[len(text)-1] != '\n' {
-		return nil, s.refuse("syntax", int64(len(text)), "the last line does not end in LF")
-	}
-	last := byte('\n')
-	for i, c := range text {
-		if c-0x20 > 0x5e {
-			if c != '\n' {
-				return nil, s.refuse("syntax", int64(i), "byte 0x%02x is not printable ASCII", c)
-			}
-			if last == '\n' {
-				return nil, s.refuse("syntax", int64(i), "empty line")
-			}
-		}
-		last = c
+	if off, fault := checkText(text); fault != "" {
+		return nil, s.refuse("syntax", off, "%s", fault)
 	}
 	s.rest = string(text)
 	return s, nil
+}
+
+// checkText checks that a text is printable ASCII in lines that are ended and not
+// empty. It returns "" or what is wrong, and where.
+func checkText(text []byte) (off int64, fault string) {
+	if len(text) == 0 {
+		return 0, "empty"
+	}
+	if text[len(text)-1] != '\n' {
+		return int64(len(text)), "the last line does not end in LF"
+	}
+	last := byte('\n')
+	for i := 0; i < len(text); i++ {
+		// Eight bytes at once where all are printable: a list has millions.
+		for last != '\n' && i+8 <= len(text) && printable(binary.LittleEndian.Uint64(text[i:])) {
+			i += 8
+			last = text[i-1]
+		}
+		if i == len(text) {
+			break
+		}
+		c := text[i]
+		if c-0x20 > 0x5e && c != '\n' {
+			return int64(i), fmt.Sprintf("byte 0x%02x is not printable ASCII", c)
+		}
+		if c == '\n' && last == '\n' {
+			return int64(i), "empty line"
+		}
+		last = c
+	}
+	return 0, ""
+}
+
+// printable reports whether each of eight bytes is from 0x20 to 0x7e.
+func printable(x uint64) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	below := x - 0x20*ones // borrows into the high bit of a byte below 0x20
+	above := x + ones      // carries into the high bit of 0x7f
+	return (x|below|above)&high == 0
 }
 
 func (s *Scanner) refuse(fault string, off int64, format string, args ...any) *Refusal {
