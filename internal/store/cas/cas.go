@@ -27,8 +27,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
-	"syscall"
 
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
@@ -74,7 +72,6 @@ func (e *CorruptError) Error() string {
 type Store struct {
 	dir   string
 	calls durable.Calls
-	next  atomic.Int64
 }
 
 // Create makes the directory of a new store. It must not exist.
@@ -128,38 +125,11 @@ type Writer struct {
 
 // Create begins a blob. The writer must be ended by Commit or Abort.
 func (s *Store) Create() (*Writer, error) {
-	for range 1000 {
-		tmp := filepath.Join(s.dir, tmpDir, fmt.Sprintf("%d-%d", os.Getpid(), s.next.Add(1)))
-		f, err := s.calls.Create(tmp, blobPerm)
-		if errors.Is(err, fs.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("blob store: %w", err)
-		}
-		// The lock says that we live, in every process namespace. Between creating and
-		// locking a sweeper may have taken the file for an orphan: then it has no name any more.
-		var st syscall.Stat_t
-		if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			f.Close()
-			continue
-		}
-		if err := syscall.Fstat(int(f.Fd()), &st); err != nil || st.Nlink == 0 {
-			f.Close()
-			continue
-		}
-		return &Writer{s: s, f: f, tmp: tmp, hash: sha256.New()}, nil
+	f, tmp, err := durable.CreateTemp(s.calls, filepath.Join(s.dir, tmpDir), blobPerm)
+	if err != nil {
+		return nil, fmt.Errorf("blob store: %w", err)
 	}
-	return nil, errors.New("blob store: no free name in tmp; is it swept in a loop?")
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		err := syscall.Flock(int(f.Fd()), how)
-		if err != syscall.EINTR {
-			return err
-		}
-	}
+	return &Writer{s: s, f: f, tmp: tmp, hash: sha256.New()}, nil
 }
 
 // Write adds bytes. After an error nothing more is taken.
@@ -451,39 +421,8 @@ func (s *Store) Sweep(keep func(d trust.Digest) bool) (removed int, bytes int64,
 
 // SweepTemp removes the temporary files of writers that no longer live. It may run at any time.
 func (s *Store) SweepTemp() error {
-	dir := filepath.Join(s.dir, tmpDir)
-	names, err := os.ReadDir(dir)
-	if err != nil {
+	if err := durable.SweepTemp(s.calls, filepath.Join(s.dir, tmpDir)); err != nil {
 		return fmt.Errorf("blob store: %w", err)
 	}
-	for _, n := range names {
-		path := filepath.Join(dir, n.Name())
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("blob store: %w", err)
-		}
-		if flock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			// Under its lock, and only if the name still means this file: a writer may have renamed it and another begun under the name.
-			if sameFile(f, path) {
-				err = s.calls.Remove(path)
-			}
-		}
-		f.Close()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("blob store: %w", err)
-		}
-	}
 	return nil
-}
-
-func sameFile(f *os.File, path string) bool {
-	a, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	b, err := os.Lstat(path)
-	return err == nil && os.SameFile(a, b)
 }

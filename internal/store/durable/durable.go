@@ -6,13 +6,14 @@
 // that directory's own name takes one of the directory above. Writing beside
 // and renaming is not enough: a rename can reach the disk before the bytes.
 //
-//	WriteFile   create PATH.tmp-N, write, fsync it, rename to PATH, fsync the directory
+//	WriteAll    for each file: create TMP/N, write, fsync, rename to its path; then fsync each directory once
 //	MkdirAll    mkdir each missing directory, fsync the one above it
-//	WriteAll    the same for many files, each directory synced once at the end
 //
-// What a crash leaves: before the rename a file named *.tmp-N, which nobody
-// reads and [Sweep] removes; after it the whole file, or, until the directory
-// is synced, the former one.
+// Temporary files lie in a directory of their own on the same file system, each
+// under a lock of its writer. A crash before the rename leaves one there, whose
+// lock the kernel has released: [SweepTemp] removes it and spares the living.
+// After the rename there is the whole file or, until its directory is synced,
+// the former one.
 //
 // The calls go through the interface [Calls], which [OS] implements. Tests put
 // one in its place that fails before a call, fails after it, or forgets what
@@ -23,10 +24,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 	"sync"
 	"syscall"
 )
@@ -54,9 +55,6 @@ func (OS) Sync(f *os.File) error                     { return f.Sync() }
 func (OS) Rename(from, to string) error              { return os.Rename(from, to) }
 func (OS) Mkdir(path string, perm fs.FileMode) error { return os.Mkdir(path, perm) }
 func (OS) Remove(path string) error                  { return os.Remove(path) }
-
-// tmpMark stands in the name of every file that has not been given its own name yet.
-const tmpMark = ".tmp-"
 
 // parallelSyncs is how many files WriteAll syncs at once: file systems put
 // syncs that arrive together into one write of their journal.
@@ -118,52 +116,39 @@ type File struct {
 	Perm fs.FileMode
 }
 
-// WriteFile writes one file durably, over a former one of that name. The
-// directory must exist.
-func WriteFile(c Calls, path string, data []byte, perm fs.FileMode) error {
-	return WriteAll(c, []File{{path, data, perm}})
-}
-
-// WriteAll writes files durably. Missing directories are made. When it fails
-// some of the files may be there, each whole.
-func WriteAll(c Calls, files []File) error {
+// WriteAll writes files durably, each over a former one of its name. Missing
+// directories are made. tmp is a directory on the same file system. When it
+// fails some of the files may be there, each whole.
+func WriteAll(c Calls, tmp string, files ...File) error {
 	dirs := map[string]bool{}
 	for _, f := range files {
 		dirs[filepath.Dir(f.Path)] = true
-	}
-	for dir := range dirs {
-		if err := MkdirAll(c, dir, 0o755); err != nil {
-			return err
-		}
-	}
-	if err := each(len(files), func(i int) error { return writeOne(c, files[i]) }); err != nil {
-		return err
 	}
 	sorted := make([]string, 0, len(dirs))
 	for dir := range dirs {
 		sorted = append(sorted, dir)
 	}
 	sort.Strings(sorted)
+	for _, dir := range sorted {
+		if err := MkdirAll(c, dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := each(len(files), func(i int) error { return writeOne(c, tmp, files[i]) }); err != nil {
+		return err
+	}
 	return each(len(sorted), func(i int) error { return SyncDir(c, sorted[i]) })
 }
 
 // writeOne does all but the sync of the directory.
-func writeOne(c Calls, file File) (err error) {
-	var f *os.File
-	var tmp string
-	for n := 0; ; n++ {
-		tmp = fmt.Sprintf("%s%s%d-%d", file.Path, tmpMark, os.Getpid(), n)
-		f, err = c.Create(tmp, file.Perm)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, fs.ErrExist) || n == 1000 {
-			return err
-		}
+func writeOne(c Calls, dir string, file File) (err error) {
+	f, tmp, err := CreateTemp(c, dir, file.Perm)
+	if err != nil {
+		return err
 	}
 	defer func() {
+		f.Close()
 		if err != nil {
-			f.Close()
 			c.Remove(tmp)
 		}
 	}()
@@ -173,10 +158,107 @@ func writeOne(c Calls, file File) (err error) {
 	if err := c.Sync(f); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
+	return c.Rename(tmp, file.Path)
+}
+
+// maxTries bounds the search for a free name.
+const maxTries = 10_000
+
+// CreateTemp makes a file in dir under a free name and locks it, so that
+// [SweepTemp] spares it as long as it is open.
+func CreateTemp(c Calls, dir string, perm fs.FileMode) (*os.File, string, error) {
+	for range maxTries {
+		path := filepath.Join(dir, fmt.Sprintf("%d-%08x", os.Getpid(), rand.Uint32()))
+		f, err := c.Create(path, perm)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		// Between creating and locking a sweeper may have taken the file for an orphan: then
+		// the lock is his, or the file has no name any more.
+		var st syscall.Stat_t
+		if Lock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil && syscall.Fstat(int(f.Fd()), &st) == nil && st.Nlink > 0 {
+			return f, path, nil
+		}
+		f.Close()
+	}
+	return nil, "", fmt.Errorf("%s: no free name for a temporary file", dir)
+}
+
+// Lock is flock(2), begun again after signals. The lock ends when f is closed, by
+// the program or by its death.
+func Lock(f *os.File, how int) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), how)
+		if err != syscall.EINTR {
+			return err
+		}
+	}
+}
+
+// SweepTemp removes the files and directories in dir on which nobody holds a
+// lock. It may run at any time beside writers that use [CreateTemp].
+func SweepTemp(c Calls, dir string) error {
+	names, err := os.ReadDir(dir)
+	if err != nil {
 		return err
 	}
-	return c.Rename(tmp, file.Path)
+	for _, n := range names {
+		if err := sweepOne(c, filepath.Join(dir, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func sweepOne(c Calls, path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !fi.Mode().IsRegular() && !fi.IsDir() {
+		return c.Remove(path)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) && fi.IsDir() {
+		os.Chmod(path, 0o700)
+		f, err = os.Open(path)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if Lock(f, syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil
+	}
+	// Under its lock, and only if the name still means this file.
+	now, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if was, err := f.Stat(); err != nil || !os.SameFile(was, now) {
+		return err
+	}
+	if fi.IsDir() {
+		return RemoveAll(path)
+	}
+	return c.Remove(path)
+}
+
+// RemoveAll removes a tree, also one whose directories are read-only.
+func RemoveAll(path string) error {
+	if os.RemoveAll(path) == nil {
+		return nil
+	}
+	filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(path)
 }
 
 // each calls do for 0..n-1, several at a time, and returns the first error.
@@ -213,20 +295,4 @@ func each(n int, do func(int) error) error {
 	}
 	wg.Wait()
 	return first
-}
-
-// Sweep removes what crashed writers left below dir. The caller must know that nobody is writing there.
-func Sweep(c Calls, dir string) error {
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		}
-		if d.Type().IsRegular() && strings.Contains(d.Name(), tmpMark) {
-			return c.Remove(path)
-		}
-		return nil
-	})
 }

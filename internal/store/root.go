@@ -1,0 +1,148 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"sallyport/internal/trust"
+)
+
+// ErrNoRoot is returned, wrapped, where a zone has no root yet.
+var ErrNoRoot = errors.New("the zone has no root yet; `sallyport root accept --pin DIGEST FILE` takes version 1 with the digest from paper")
+
+// settingPin is the digest of version 1.
+const settingPin = "root-pin"
+
+// Root returns the newest root, verified from the pinned digest on through every version.
+func (z *Zone) Root() (*trust.Root, error) {
+	z.rootMu.Lock()
+	defer z.rootMu.Unlock()
+	r, err := z.readRoot(context.Background(), z.catalog.readers, z.root)
+	if err != nil {
+		return nil, err
+	}
+	z.root = r
+	return r, nil
+}
+
+// readRoot continues from known, which may be nil.
+func (z *Zone) readRoot(ctx context.Context, q Querier, known *trust.Root) (*trust.Root, error) {
+	var from int64
+	if known != nil {
+		from = known.Version
+	}
+	rows, err := q.QueryContext(ctx, "SELECT version, digest, note FROM root WHERE version >= ? ORDER BY version", from)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	defer rows.Close()
+	root := known
+	seen := false
+	for rows.Next() {
+		var version int64
+		var digest string
+		var note []byte
+		if err := rows.Scan(&version, &digest, &note); err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
+		if known != nil && version == known.Version {
+			if digest != known.Digest().String() {
+				return nil, trust.Refuse("root-equivocation", "catalog", "version %d has another digest than before", version)
+			}
+			seen = true
+			continue
+		}
+		if root == nil {
+			var text string
+			if err := q.QueryRowContext(ctx, "SELECT value FROM setting WHERE name = ?", settingPin).Scan(&text); err != nil {
+				return nil, fmt.Errorf("catalog: %s: %w", settingPin, err)
+			}
+			pin, err := trust.ParseDigest(text)
+			if err != nil {
+				return nil, fmt.Errorf("catalog: %s: %w", settingPin, err)
+			}
+			root, err = trust.OpenRoot(note, pin)
+			if err != nil {
+				return nil, err
+			}
+		} else if root, err = root.Next(note); err != nil {
+			return nil, err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	if root == nil {
+		return nil, ErrNoRoot
+	}
+	if known != nil && !seen {
+		return nil, trust.Refuse("root-rollback", "catalog", "version %d was there before and is gone", known.Version)
+	}
+	return root, nil
+}
+
+// SetRoot takes a root into force: version 1 with the digest that was handed
+// over on paper, a later one with the zero digest and the signatures that it
+// needs. It is entered in the ledger and published as public/root/N. The
+// version that is already in force is taken again in silence if it is the same.
+func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trust.Root, error) {
+	var root *trust.Root
+	same := errors.New("already in force")
+	err := z.Commit(ctx, func(tx *Tx) error {
+		known, err := z.readRoot(ctx, z.catalog.writer, nil)
+		switch {
+		case errors.Is(err, ErrNoRoot):
+			if pin.IsZero() {
+				return trust.Refuse("root-pin", "root", "the zone has no root yet, and version 1 is taken only with the digest that was handed over")
+			}
+			if root, err = trust.OpenRoot(msg, pin); err != nil {
+				return err
+			}
+			if err := tx.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", settingPin, pin.String()); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		default:
+			if text, _, err := trust.SplitNote("root", msg, trust.MaxRootSize); err == nil && bytes.Equal(text, known.Text()) {
+				root = known
+				return same
+			}
+			if !pin.IsZero() {
+				return trust.Refuse("root-pin", "root", "version %d is in force; a digest from paper is only for the first", known.Version)
+			}
+			if root, err = known.Next(msg); err != nil {
+				return err
+			}
+		}
+		if root.Enclave != z.Config.Enclave {
+			return trust.Refuse("root-enclave", "root", "it is of %q, the zone of %q", root.Enclave, z.Config.Enclave)
+		}
+		if err := tx.Exec(ctx, "INSERT INTO root (version, digest, note) VALUES (?, ?, ?)", root.Version, root.Digest().String(), msg); err != nil {
+			return err
+		}
+		if err := tx.Publish(fmt.Sprintf("root/%d", root.Version), msg); err != nil {
+			return err
+		}
+		return tx.Statement(trust.StatementRoot,
+			[]trust.Subject{{Name: fmt.Sprintf("root/%d", root.Version), SHA256: root.Digest()}},
+			map[string]any{"version": root.Version})
+	})
+	if err != nil && !errors.Is(err, same) {
+		return nil, err
+	}
+	return root, nil
+}
+
+// Setting reads a single value of the zone; a missing one is "".
+func Setting(ctx context.Context, q Querier, name string) (string, error) {
+	var v string
+	err := q.QueryRowContext(ctx, "SELECT value FROM setting WHERE name = ?", name).Scan(&v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return v, err
+}

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"sallyport/internal/store/durable"
+	"sallyport/internal/store/ledger"
+	"sallyport/internal/trust"
+)
+
+// Witness cosigns what a log shows now. state is the witness's own file: the
+// note that it cosigned last, which is replaced durably before the new one is
+// returned, so that a crash cannot make it forget what it has vouched for. A
+// missing file means that it has seen nothing yet. public is the log's
+// published directory (the one with `checkpoint` in it).
+func Witness(state string, public fs.FS, log trust.VKey, key *trust.Key, now time.Time) ([]byte, error) {
+	// One run at a time: two could cosign two continuations of the same state.
+	lock, err := os.OpenFile(state+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	defer lock.Close()
+	if err := durable.Lock(lock, syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	var seen ledger.Checkpoint
+	held, err := readBounded(state, ledger.MaxCheckpoint)
+	switch {
+	case err == nil:
+		if seen, _, err = ledger.OpenCosigned(held, log.Name, log, key.VKey()); err != nil {
+			return nil, fmt.Errorf("witness: %s: %w", state, err)
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	msg, err := ledger.ReadCheckpoint(public)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	_, cosigned, err := ledger.Cosign(seen, msg, log, public, key, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.WriteAll(durable.OS{}, filepath.Dir(state), durable.File{Path: state, Data: cosigned, Perm: 0o600}); err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	return cosigned, nil
+}
+
+// AddCosigned takes in what a witness of the root has cosigned. It must be of
+// this ledger, which must still contain it, and not older than what is held.
+// It is published as public/witness/PERSON.
+func (z *Zone) AddCosigned(ctx context.Context, cosigned []byte) (person string, c ledger.Checkpoint, err error) {
+	root, err := z.Root()
+	if err != nil {
+		return "", c, err
+	}
+	witness, err := findWitness(root, cosigned)
+	if err != nil {
+		return "", c, err
+	}
+	log, err := z.Log()
+	if err != nil {
+		return "", c, err
+	}
+	err = z.Commit(ctx, func(tx *Tx) error {
+		var held []byte
+		err := tx.QueryRow(ctx, "SELECT note FROM witness WHERE name = ?", witness.Person).Scan(&held)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if held != nil {
+			// A new key of the same person starts again; only what the log contains counts either way.
+			if _, _, err := ledger.OpenCosigned(held, z.Origin(), z.key.VKey(), witness); err != nil {
+				held = nil
+			}
+		}
+		var note []byte
+		if c, note, err = ledger.Merge(held, cosigned, log, z.key.VKey(), witness); err != nil {
+			return err
+		}
+		return tx.Exec(ctx, "INSERT INTO witness (name, size, note) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET size = excluded.size, note = excluded.note",
+			witness.Person, c.Size, note)
+	})
+	if err != nil {
+		return "", c, err
+	}
+	// A crash here leaves the row without the file: Open writes what is missing.
+	return witness.Person, c, z.publishWitnesses(ctx)
+}
+
+// findWitness finds whose cosignature a note carries.
+func findWitness(root *trust.Root, cosigned []byte) (trust.VKey, error) {
+	keys := root.WitnessKeys()
+	if len(keys) == 0 {
+		return trust.VKey{}, trust.Refuse("witness-unknown", "cosignature", "the root names no witness")
+	}
+	n, err := trust.OpenNote("cosignature", cosigned, ledger.MaxCheckpoint, keys)
+	if err != nil {
+		return trust.VKey{}, err
+	}
+	if len(n.Signers) != 1 {
+		return trust.VKey{}, trust.Refuse("cosignature-note", "cosignature", "%d witnesses have signed it; bring each one's file", len(n.Signers))
+	}
+	return n.Signers[0], nil
+}
+
+// publishWitnesses makes public/witness what the catalog says.
+func (z *Zone) publishWitnesses(ctx context.Context) error {
+	unlock, err := z.lockPublish()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	rows, err := z.catalog.readers.QueryContext(ctx, "SELECT name, note FROM witness")
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	defer rows.Close()
+	var files []durable.File
+	for rows.Next() {
+		var name string
+		var note []byte
+		if err := rows.Scan(&name, &note); err != nil {
+			return fmt.Errorf("catalog: %w", err)
+		}
+		path, err := z.publicPath("witness/" + name)
+		if err != nil {
+			return err
+		}
+		if _, same, err := sameBytes(path, note); err != nil {
+			return err
+		} else if !same {
+			files = append(files, durable.File{Path: path, Data: note, Perm: 0o644})
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	return z.writeFiles(files...)
+}
+
+// Cosigned reads back what a witness has cosigned last: verified, and contained
+// in the published ledger. A missing one is fs.ErrNotExist.
+func (z *Zone) Cosigned(witness trust.VKey) (ledger.Checkpoint, time.Time, error) {
+	b, err := z.ReadPublic("witness/" + witness.Person)
+	if err != nil {
+		return ledger.Checkpoint{}, time.Time{}, err
+	}
+	c, at, err := ledger.OpenCosigned(b, z.Origin(), z.key.VKey(), witness)
+	if err != nil {
+		return ledger.Checkpoint{}, time.Time{}, err
+	}
+	log, err := z.Log()
+	if err != nil {
+		return ledger.Checkpoint{}, time.Time{}, err
+	}
+	return c, at, log.Contains(c)
+}
