@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/guix/storepath"
 )
 
 func TestItem(t *testing.T) {
@@ -40,7 +42,7 @@ func TestItem(t *testing.T) {
 		{"short hash", name(hash[1:] + "-hello"), "item-name"},
 		{"letter not in base32", name("e" + hash[1:] + "-hello"), "item-name"},
 		{"upper case hash", name("A" + hash[1:] + "-hello"), "item-name"},
-		{"empty name", name(hash + "-"), "item-name"},
+		{"no hyphen", name(hash + "hello"), "item-name"},
 		{"dot before the name", name(hash + "-.hello"), "item-name"},
 		{"slash", name(hash + "-a/../b"), "item-name"},
 		{"store directory", name("/gnu/store/" + hash + "-hello"), "item-name"},
@@ -57,6 +59,7 @@ func TestItem(t *testing.T) {
 		})
 	}
 	for _, line := range []string{
+		sha + " 1 source " + hash + "-", // the store has such names
 		sha + " 0 output " + hash + "-" + strings.Repeat("a", 217),
 		sha + " 4611686018427387904 derivation " + hash + "-A+b-c.d_e?f=.drv",
 	} {
@@ -356,6 +359,27 @@ func BenchmarkAllowlist(b *testing.B) {
 			}
 		}
 	})
+}
+
+// The quick check of a name and the one that makes a path agree.
+func TestIsBase(t *testing.T) {
+	good := []byte(base("", "hello-2.12"))
+	check := func(s string) {
+		if _, err := storepath.ParseBase(s); isBase(s) != (err == nil) {
+			t.Errorf("%q: %v, %v", s, isBase(s), err)
+		}
+	}
+	for i := range good {
+		check(string(good[:i]))
+		for c := range 256 {
+			b := bytes.Clone(good)
+			b[i] = byte(c)
+			check(string(b))
+		}
+	}
+	for n := 216; n < 219; n++ {
+		check(base("", strings.Repeat("a", n)))
+	}
 }
 
 func FuzzParseItem(f *testing.F) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/guix/storepath"
 )
 
 // counter is a source of bytes that are the same in every run.
@@ -133,7 +135,7 @@ func next(r *Root) *Root {
 
 func base(seed, name string) string {
 	h := sha256.Sum256([]byte(seed + name))
-	b := make([]byte, hashLen)
+	b := make([]byte, storepath.HashLen)
 	for i := range b {
 		b[i] = "0123456789abcdfghijklmnpqrsvwxyz"[h[i]%32]
 	}

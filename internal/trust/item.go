@@ -3,9 +3,12 @@ package trust
 import (
 	"cmp"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"sallyport/guix/storepath"
 )
 
 // Kinds of items.
@@ -13,14 +16,6 @@ const (
 	KindSource     = "source"     // a nar; NAME is bound to it by a store path of type source
 	KindDerivation = "derivation" // a .drv file; NAME is bound to it by its text store path
 	KindOutput     = "output"     // a nar; NAME is bound to it only by a quorum or a fixed output
-)
-
-// hashLen is the length of the hash in a store path's base name, maxBase that
-// of the whole name: what is left of a file name of 255 bytes when `.lock`
-// stands behind it.
-const (
-	hashLen = 32
-	maxBase = 255 - len(".lock")
 )
 
 // An Item is one thing that crosses: a line of a manifest or an allowlist.
@@ -76,7 +71,7 @@ func parseItem(line string) (it Item, fault string, err error) {
 	size, rest, ok2 := strings.Cut(rest, " ")
 	kind, name, ok3 := strings.Cut(rest, " ")
 	if !ok1 || !ok2 || !ok3 {
-		return Item{}, "syntax", errText("want SHA256 SIZE KIND NAME, have " + strconv.Quote(clip(line)))
+		return Item{}, "syntax", fmt.Errorf("want SHA256 SIZE KIND NAME, have %.80q", line)
 	}
 	if it.SHA256, err = ParseDigest(digest); err != nil {
 		return Item{}, "syntax", err
@@ -92,13 +87,14 @@ func parseItem(line string) (it Item, fault string, err error) {
 	case KindOutput:
 		it.Kind = KindOutput
 	default:
-		return Item{}, "kind", errText("kind " + strconv.Quote(clip(kind)) + " is not known")
+		return Item{}, "kind", fmt.Errorf("kind %.80q is not known", kind)
 	}
-	if err := checkBase(name); err != nil {
-		return Item{}, "name", err
+	if !isBase(name) {
+		_, err := storepath.ParseBase(name)
+		return Item{}, "name", fmt.Errorf("name %.80q: %w", name, err)
 	}
 	if drv := strings.HasSuffix(name, ".drv"); drv != (kind == KindDerivation) {
-		return Item{}, "name", errText("name " + strconv.Quote(name) + " of kind " + kind + ": a name ends in .drv if and only if it is a derivation's")
+		return Item{}, "name", fmt.Errorf("name %q of kind %s: a name ends in .drv if and only if it is a derivation's", name, kind)
 	}
 	it.Name = name
 	return it, "", nil
@@ -110,50 +106,23 @@ func (it Item) Check() error {
 	return err
 }
 
-type errText string
-
-func (e errText) Error() string { return string(e) }
-
-func clip(s string) string {
-	if len(s) > 80 {
-		return s[:80]
+// isBase reports what [storepath.ParseBase] does, without making the path: a list
+// has a million of them.
+func isBase(s string) bool {
+	if len(s) <= storepath.HashLen || s[storepath.HashLen] != '-' {
+		return false
 	}
-	return s
-}
-
-// checkBase checks the base name of a store path: 32 characters of Guix base32,
-// a hyphen, then at least one character of a name.
-func checkBase(s string) error {
-	if len(s) < hashLen+2 || len(s) > maxBase || s[hashLen] != '-' {
-		return errText("name " + strconv.Quote(clip(s)) + ": want HASH-NAME, the base name of a store path")
-	}
-	for i := 0; i < hashLen; i++ {
-		if nameClass[s[i]]&isBase32 == 0 {
-			return errText("name " + strconv.Quote(s) + ": the hash is not base32")
+	for i := range storepath.HashLen {
+		if !isBase32[s[i]] {
+			return false
 		}
 	}
-	if s[hashLen+1] == '.' {
-		return errText("name " + strconv.Quote(s) + ": begins with a dot")
-	}
-	for i := hashLen + 1; i < len(s); i++ {
-		if nameClass[s[i]]&isName == 0 {
-			return errText("name " + strconv.Quote(s) + ": want letters, digits and +-._?=")
-		}
-	}
-	return nil
+	return storepath.CheckName(s[storepath.HashLen+1:]) == nil
 }
 
-const (
-	isBase32 = 1 << iota
-	isName
-)
-
-var nameClass = func() (t [256]byte) {
+var isBase32 = func() (t [256]bool) {
 	for _, c := range "0123456789abcdfghijklmnpqrsvwxyz" {
-		t[c] |= isBase32
-	}
-	for _, c := range "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?=" {
-		t[c] |= isName
+		t[c] = true
 	}
 	return t
 }()

@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+
+	"sallyport/guix/storepath"
 )
 
 // Kinds of statements.
@@ -84,13 +85,7 @@ var (
 	})
 )
 
-// storeDir is where Guix's store is; its paths are named in full.
-const storeDir = "/gnu/store/"
-
-func isStorePath(s string) bool {
-	base, ok := strings.CutPrefix(s, storeDir)
-	return ok && checkBase(base) == nil
-}
+func isStorePath(s string) bool { _, err := storepath.Parse(s); return err == nil }
 
 // A statementKind says who signs a kind and what its predicate must have, beside
 // `time` and `zone`. It may have more.

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"sallyport/guix/storepath"
 )
 
 // MaxVotes is how many envelopes about one derivation are looked at.
@@ -76,7 +78,7 @@ func openVote(root *Root, keys []VKey, derivation string, b []byte) (Vote, error
 	}
 	v := Vote{KeyID: e.KeyID(), Person: person}
 	v.Derivation, _ = s.Predicate["derivation"].(string)
-	if v.Derivation != storeDir+derivation {
+	if v.Derivation != storepath.Dir+"/"+derivation {
 		return Vote{}, Refuse("quorum-derivation", e.subject(), "it is about %s", v.Derivation)
 	}
 	sum, _ := s.Predicate["derivation-sha256"].(string)
@@ -144,7 +146,7 @@ func Quorum(root *Root, allow *Allowlist, derivation string, drv Digest, envelop
 		persons[v.Person], builders[v.KeyID], public[v.public] = true, true, true
 	}
 	a := &Agreement{
-		Derivation: storeDir + derivation,
+		Derivation: storepath.Dir + "/" + derivation,
 		SHA256:     drv,
 		Builders:   slices.Sorted(maps.Keys(builders)),
 		Persons:    slices.Sorted(maps.Keys(persons)),

@@ -5,13 +5,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sallyport/guix/storepath"
 )
 
 var (
 	testDrv    = base("drv", "hello-2.12.drv")
 	testDrvSum = Sum([]byte("derivation"))
-	testOut    = storeDir + base("out", "hello-2.12")
-	testDebug  = storeDir + base("debug", "hello-2.12-debug")
+	testOut    = storepath.Dir + "/" + base("out", "hello-2.12")
+	testDebug  = storepath.Dir + "/" + base("debug", "hello-2.12-debug")
 )
 
 // builtBy says what a builder made; change may alter it.
@@ -21,7 +23,7 @@ func builtBy(person, content string, change func(s *Statement)) Statement {
 		Subjects: []Subject{{testOut, Sum([]byte(content))}, {testDebug, Sum([]byte("debug"))}},
 		Predicate: map[string]any{
 			"time": epoch, "zone": testZone, "person": person, "system": "x86_64-linux",
-			"derivation": storeDir + testDrv, "derivation-sha256": testDrvSum,
+			"derivation": storepath.Dir + "/" + testDrv, "derivation-sha256": testDrvSum,
 			"outputs": map[string]any{
 				"out":   map[string]any{"path": testOut, "size": 100, "references": []string{testOut}},
 				"debug": map[string]any{"path": testDebug, "size": 7, "references": []string{}},
@@ -65,7 +67,7 @@ func TestQuorum(t *testing.T) {
 	bela, boas, bria := vote("bela", "same", nil), vote("boas", "same", nil), vote("bria", "same", nil)
 	broken := bytes.Clone(boas)
 	broken[len(broken)-10] ^= 1
-	elsewhere := func(s *Statement) { s.Predicate["derivation"] = storeDir + base("x", "hello-2.12.drv") }
+	elsewhere := func(s *Statement) { s.Predicate["derivation"] = storepath.Dir + "/" + base("x", "hello-2.12.drv") }
 
 	tests := []struct {
 		name      string
@@ -96,8 +98,8 @@ func TestQuorum(t *testing.T) {
 		{"another size", [][]byte{bela, vote("boas", "same", output("size", 101))}, []string{"quorum-dissent", "quorum-dissent"}, nil},
 		{"other references", [][]byte{bela, vote("boas", "same", output("references", []string{}))}, []string{"quorum-dissent", "quorum-dissent"}, nil},
 		{"another path", [][]byte{bela, vote("boas", "same", func(s *Statement) {
-			s.Predicate["outputs"].(map[string]any)["out"].(map[string]any)["path"] = storeDir + base("x", "hello-2.12")
-			s.Subjects[0].Name = storeDir + base("x", "hello-2.12")
+			s.Predicate["outputs"].(map[string]any)["out"].(map[string]any)["path"] = storepath.Dir + "/" + base("x", "hello-2.12")
+			s.Subjects[0].Name = storepath.Dir + "/" + base("x", "hello-2.12")
 		})}, []string{"quorum-dissent", "quorum-dissent"}, nil},
 		{"an output less", [][]byte{bela, vote("boas", "same", func(s *Statement) {
 			delete(s.Predicate["outputs"].(map[string]any), "debug")

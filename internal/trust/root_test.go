@@ -512,3 +512,22 @@ func FuzzParseFloor(f *testing.F) {
 		}
 	})
 }
+
+func TestHolds(t *testing.T) {
+	e := newEnclave(t)
+	r := e.root()
+	if !r.Holds(e.key("ines/statement"), RoleImporter) || r.Holds(e.key("ines/statement"), RoleBuilder) {
+		t.Error("roles of ines's key are wrong")
+	}
+	if r.Holds(testKey(t, "ines/statement", "second"), RoleImporter) || r.Holds(e.key("ines/manifest"), RoleImporter) {
+		t.Error("a key that is not in the root is held")
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{"plain": "plain", "a\x1b[2Jb": `a\x1b[2Jb`, "0123456789abc": "0123456789...", "ü": `\u00fc`, "012345678ü": `012345678\xc3...`} {
+		if have := Printable(in, 10); have != want {
+			t.Errorf("%q: %q, want %q", in, have, want)
+		}
+	}
+}

@@ -337,4 +337,12 @@ func (s *Scanner) Previous(word string, first bool) Digest {
 	return d
 }
 
+// clip cuts what is quoted in a refusal.
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80]
+	}
+	return s
+}
+
 func appendNumber(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }
