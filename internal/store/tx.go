@@ -51,6 +51,7 @@ type Tx struct {
 	mark    int64 // size of the ledger before this caller
 	now     time.Time
 	publish []publication
+	saved   bool // whether the savepoint has been set
 	err     error
 	over    bool
 }
@@ -90,7 +91,19 @@ func (tx *Tx) ExecCount(ctx context.Context, query string, args ...any) (int64, 
 		return 0, err
 	}
 	// Without the caller's cancellation: an interrupted statement rolls back the transaction of everybody.
-	r, err := tx.z.catalog.writer.ExecContext(context.WithoutCancel(ctx), query, args...)
+	ctx = context.WithoutCancel(ctx)
+	// Not before the first write: a savepoint makes SQLite copy every page that is touched after it.
+	if !tx.saved {
+		if _, err := tx.z.statements.savepoint.ExecContext(ctx); err != nil {
+			return 0, tx.fail(fmt.Errorf("catalog: %w", err))
+		}
+		tx.saved = true
+	}
+	stmt, err := tx.z.statements.get(ctx, tx.z.catalog.writer, query)
+	if err != nil {
+		return 0, tx.fail(fmt.Errorf("catalog: %w", err))
+	}
+	r, err := stmt.ExecContext(ctx, args...)
 	if err != nil {
 		return 0, tx.fail(fmt.Errorf("catalog: %w", err))
 	}
@@ -135,6 +148,15 @@ func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) *Row {
 		return &Row{err: err}
 	}
 	return &Row{tx: tx, row: tx.z.catalog.writer.QueryRowContext(context.WithoutCancel(ctx), query, args...)}
+}
+
+// AppendEnvelope is Append of an envelope that was taken apart, and as a rule
+// verified, before the transaction: others need not wait for that.
+func (tx *Tx) AppendEnvelope(e *trust.Envelope) (int64, error) {
+	if err := tx.ready(context.Background()); err != nil {
+		return 0, err
+	}
+	return tx.append(e.Bytes())
 }
 
 // Append appends an envelope that was signed elsewhere, and returns its index.
@@ -295,9 +317,38 @@ type statements struct {
 	entries, hashes         *sql.Stmt // rowsAtOnce rows
 	entry, hash, checkpoint *sql.Stmt
 	public                  *sql.Stmt
+
+	cache map[string]*sql.Stmt // of callers' statements, by their text
 }
 
-const rowsAtOnce = 64
+const (
+	rowsAtOnce = 64
+	// maxCached is how many different statements of callers are kept prepared; a program has fewer.
+	maxCached = 256
+)
+
+// get prepares a caller's statement, once.
+func (s *statements) get(ctx context.Context, conn *sql.Conn, query string) (*sql.Stmt, error) {
+	if stmt, ok := s.cache[query]; ok {
+		return stmt, nil
+	}
+	stmt, err := conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.cache) >= maxCached {
+		for q, old := range s.cache {
+			old.Close()
+			delete(s.cache, q)
+			break
+		}
+	}
+	if s.cache == nil {
+		s.cache = map[string]*sql.Stmt{}
+	}
+	s.cache[query] = stmt
+	return stmt, nil
+}
 
 func (s *statements) prepare(ctx context.Context, conn *sql.Conn) error {
 	many := func(head, row string) string {
@@ -332,6 +383,9 @@ func (s *statements) prepare(ctx context.Context, conn *sql.Conn) error {
 
 func (s *statements) close() {
 	for _, stmt := range s.all {
+		stmt.Close()
+	}
+	for _, stmt := range s.cache {
 		stmt.Close()
 	}
 }
@@ -450,9 +504,6 @@ func (z *Zone) waiting(members, weight int, start time.Time) *request {
 
 // turn lets one caller do his part. ok says whether it stands; an error that the transaction is gone.
 func (z *Zone) turn(ctx context.Context, r *request, batch *ledger.Batch, public *[]publication) (ok bool, err error) {
-	if _, err := z.statements.savepoint.ExecContext(ctx); err != nil {
-		return false, err
-	}
 	tx := &Tx{z: z, batch: batch, mark: batch.Size(), now: z.clock()}
 	var fnErr error
 	select {
@@ -470,12 +521,17 @@ func (z *Zone) turn(ctx context.Context, r *request, batch *ledger.Batch, public
 	}
 	if fnErr != nil {
 		batch.Cut(tx.mark)
-		if _, err := z.statements.rollbackTo.ExecContext(ctx); err != nil {
-			return false, errors.Join(fnErr, err)
+		if tx.saved {
+			if _, err := z.statements.rollbackTo.ExecContext(ctx); err != nil {
+				return false, errors.Join(fnErr, err)
+			}
 		}
 	}
-	if _, err := z.statements.release.ExecContext(ctx); err != nil {
-		return false, errors.Join(fnErr, err)
+	// This fails, too, if SQLite has rolled back the whole transaction on its own, as it does when the disk is full.
+	if tx.saved {
+		if _, err := z.statements.release.ExecContext(ctx); err != nil {
+			return false, errors.Join(fnErr, err)
+		}
 	}
 	if fnErr != nil {
 		r.done <- fnErr
