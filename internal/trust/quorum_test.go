@@ -67,6 +67,7 @@ func TestQuorum(t *testing.T) {
 	bela, boas, bria := vote("bela", "same", nil), vote("boas", "same", nil), vote("bria", "same", nil)
 	broken := bytes.Clone(boas)
 	broken[len(broken)-10] ^= 1
+	otherDrv := func(s *Statement) { s.Predicate["derivation-sha256"] = Sum(nil) }
 	elsewhere := func(s *Statement) { s.Predicate["derivation"] = storepath.Dir + "/" + base("x", "hello-2.12.drv") }
 
 	tests := []struct {
@@ -105,9 +106,8 @@ func TestQuorum(t *testing.T) {
 			delete(s.Predicate["outputs"].(map[string]any), "debug")
 			s.Subjects = s.Subjects[:1]
 		})}, []string{"quorum-dissent", "quorum-dissent"}, nil},
-		{"another derivation of the same path", [][]byte{bela, boas, vote("bria", "same", func(s *Statement) {
-			s.Predicate["derivation-sha256"] = Sum(nil)
-		})}, []string{"quorum-dissent", "quorum-dissent", "quorum-dissent"}, nil},
+		{"all of another derivation of the same path", [][]byte{vote("bela", "same", otherDrv), vote("boas", "same", otherDrv)}, []string{"quorum-dissent", "quorum-dissent"}, nil},
+		{"another derivation of the same path", [][]byte{bela, boas, vote("bria", "same", otherDrv)}, []string{"quorum-dissent", "quorum-dissent", "quorum-dissent"}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

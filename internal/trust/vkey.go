@@ -257,6 +257,8 @@ func checkPoint(public []byte) error {
 	if len(public) != ed25519.PublicKeySize {
 		return fmt.Errorf("public key of %d bytes, want %d", len(public), ed25519.PublicKeySize)
 	}
+	// No point of the group has a second spelling (there is none with y below
+	// 19), so the comparison only saves the reader that thought.
 	p, err := new(edwards25519.Point).SetBytes(public)
 	if err != nil || !bytes.Equal(p.Bytes(), public) {
 		return errWeakKey
