@@ -239,7 +239,7 @@ func (l *layout) mode(name string, mode os.FileMode, shared bool) error {
 
 // graphs writes the files that exportReferencesGraph asks for into the build directory.
 func (l *layout) graphs(job *Job) error {
-	value, _ := lookup(job.Derivation, "exportReferencesGraph")
+	value, _ := job.Derivation.Lookup("exportReferencesGraph")
 	list := words(value)
 	if len(list)%2 != 0 {
 		return job.failure(CodeAttribute, "exportReferencesGraph has an odd number of words: %q", value)

@@ -26,7 +26,7 @@ func (job *Job) rules(outputs []output) ([]rule, error) {
 		{attribute: "disallowedReferences"},
 		{attribute: "disallowedRequisites", requisites: true},
 	} {
-		value, ok := lookup(job.Derivation, r.attribute)
+		value, ok := job.Derivation.Lookup(r.attribute)
 		if !ok {
 			continue
 		}

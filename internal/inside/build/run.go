@@ -259,7 +259,7 @@ func (job *Job) environment(buildDir string) []string {
 		env[name] = buildDir
 	}
 	if job.Derivation.IsFixed() {
-		names, _ := lookup(job.Derivation, "impureEnvVars")
+		names, _ := job.Derivation.Lookup("impureEnvVars")
 		for _, name := range words(names) {
 			env[name] = ""
 			if job.Getenv != nil {
@@ -272,15 +272,6 @@ func (job *Job) environment(buildDir string) []string {
 		block = append(block, name+"="+env[name])
 	}
 	return block
-}
-
-func lookup(d *derivation.Derivation, name string) (string, bool) {
-	for _, v := range d.Env {
-		if v.Name == name {
-			return v.Value, true
-		}
-	}
-	return "", false
 }
 
 // words splits as the daemon splits attributes.

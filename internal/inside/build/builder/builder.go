@@ -11,6 +11,7 @@
 //	builder.toml          depot, track, root digest, enclave, key file, person
 //	floor.json            the highest versions it has accepted
 //	store/                inputs, each under its base name; a name is given only to what is whole
+//	input/                an input that is being fetched; cleared by the next build
 //	work/                 the build that is going on; cleared by the next
 //
 // # Its result
@@ -98,12 +99,12 @@ func Init(dir string, c Config) error {
 	if err := os.RemoveAll(temp); err != nil {
 		return err
 	}
-	for _, d := range []string{"store", "work"} {
+	for _, d := range []string{"store", "work", "input"} {
 		if err := os.MkdirAll(filepath.Join(temp, d), 0o755); err != nil {
 			return err
 		}
 	}
-	if err := durable.WriteFile(durable.OS{}, filepath.Join(temp, configFile), data, 0o644); err != nil {
+	if err := durable.WriteAll(durable.OS{}, temp, durable.File{Path: filepath.Join(temp, configFile), Data: data, Perm: 0o644}); err != nil {
 		return err
 	}
 	return durable.Rename(durable.OS{}, temp, filepath.Clean(dir))
@@ -241,15 +242,17 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 	if err := j.close(ctx, d); err != nil {
 		return nil, err
 	}
-	work := filepath.Join(b.dir, "work")
-	if err := removeAll(work); err != nil {
+	work, input := filepath.Join(b.dir, "work"), filepath.Join(b.dir, "input")
+	if err := durable.RemoveAll(input); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(work, 0o755); err != nil {
-		return nil, err
+	for _, dir := range []string{work, input} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
 	}
 	for _, p := range j.order {
-		if err := b.fetch(ctx, j.inputs[p], work); err != nil {
+		if err := b.fetch(ctx, j.inputs[p], input); err != nil {
 			return nil, fmt.Errorf("input %s: %w", p.Base(), err)
 		}
 	}
@@ -257,10 +260,13 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 	res, err := build.Run(ctx, build.Job{Derivation: d, Path: path, StoreDir: filepath.Join(b.dir, "store"), Inputs: j.order,
 		WorkDir: work, Cores: b.config.Cores, UID: b.config.UID, GID: b.config.GID, Timeout: b.timeout, MaxSilent: b.silent, Log: b.Log})
 	if err != nil {
-		return nil, errors.Join(err, removeAll(work))
+		for _, s := range strays(res) {
+			b.Say("the build wrote outside of its outputs: %s (removed)", s)
+		}
+		return nil, errors.Join(err, res.Close())
 	}
-	r, err := b.write(ctx, path, view, res, out)
-	return r, errors.Join(err, removeAll(work))
+	r, err := b.write(ctx, path, d, view, res, out)
+	return r, errors.Join(err, res.Close())
 }
 
 // view opens the enclave's documents, from the pinned root on.
@@ -464,7 +470,7 @@ func (b *Builder) fetch(ctx context.Context, it admit.Item, work string) error {
 }
 
 // write signs what came out and makes the result.
-func (b *Builder) write(ctx context.Context, drv storepath.Path, view *admit.View, res *build.Result, out string) (*Result, error) {
+func (b *Builder) write(ctx context.Context, drv storepath.Path, d *derivation.Derivation, view *admit.View, res *build.Result, out string) (*Result, error) {
 	item, _ := view.List.ByName(drv.Base())
 	temp := filepath.Join(filepath.Dir(out), "."+filepath.Base(out)+".partial")
 	if err := os.RemoveAll(temp); err != nil {
@@ -474,10 +480,7 @@ func (b *Builder) write(ctx context.Context, drv storepath.Path, view *admit.Vie
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	r := &Result{Derivation: drv.Base(), Strays: res.Strays, Dir: out, Key: b.Key.ID()}
-	if r.Strays == nil {
-		r.Strays = []string{}
-	}
+	r := &Result{Derivation: drv.Base(), Strays: strays(res), Dir: out, Key: b.Key.ID()}
 	outputs := map[string]any{}
 	var subjects []trust.Subject
 	for _, o := range res.Outputs {
@@ -494,15 +497,30 @@ func (b *Builder) write(ctx context.Context, drv storepath.Path, view *admit.Vie
 	}
 	envelope, err := trust.SignStatement(b.Key, trust.Statement{Kind: trust.StatementBuilt, Subjects: subjects, Predicate: map[string]any{
 		"time": trust.FormatDate(b.Clock()), "zone": trust.Origin(b.config.Enclave, "inside"), "derivation": drv.String(), "derivation-sha256": item.SHA256.String(),
-		"outputs": outputs, "person": b.Key.Person(), "system": res.System,
+		"outputs": outputs, "person": b.Key.Person(), "system": d.System,
 	}})
 	if err != nil {
 		return nil, err
 	}
-	if err := durable.WriteFile(durable.OS{}, filepath.Join(temp, StatementFile), envelope, 0o644); err != nil {
+	if err := durable.WriteAll(durable.OS{}, temp, durable.File{Path: filepath.Join(temp, StatementFile), Data: envelope, Perm: 0o644}); err != nil {
 		return nil, err
 	}
 	return r, durable.Rename(durable.OS{}, temp, out)
+}
+
+// strays lists what a build wrote where it should not have, with a last line for what is not listed.
+func strays(res *build.Result) []string {
+	list := []string{}
+	if res == nil {
+		return list
+	}
+	for _, s := range res.Strays {
+		list = append(list, trust.Printable(s, 300))
+	}
+	if more := res.StrayCount - len(res.Strays); more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return list
 }
 
 // dump archives an output; what is archived must be what was judged.
@@ -541,26 +559,4 @@ func (b *Builder) lock() (func(), error) {
 		return nil, fmt.Errorf("another build is going on in %s", b.dir)
 	}
 	return func() { f.Close() }, nil
-}
-
-// removeAll removes a tree whose directories may be read-only, as those of store items are.
-func removeAll(dir string) error {
-	err := os.RemoveAll(dir)
-	if err == nil {
-		return nil
-	}
-	walk := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			return os.Chmod(path, 0o700)
-		}
-		return err
-	})
-	return errors.Join(os.RemoveAll(dir), ignoreMissing(walk))
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

@@ -239,7 +239,8 @@ func dropPrivileges(spec *Spec) error {
 		if spec.UID <= 0 || spec.GID <= 0 {
 			return fmt.Errorf("builder ids %d and %d", spec.UID, spec.GID)
 		}
-		if err := unix.Setgroups(nil); err != nil {
+		// The one group that is left gives nothing that the primary one does not; id(1) lists it in every sandbox of Guix.
+		if err := unix.Setgroups([]int{spec.GID}); err != nil {
 			return fmt.Errorf("setgroups: %w", err)
 		}
 		if err := unix.Setresgid(spec.GID, spec.GID, spec.GID); err != nil {
