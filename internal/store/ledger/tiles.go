@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -108,12 +109,18 @@ func readFile(files fs.FS, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+	// The size is a hint, to read without growing; what arrives counts.
+	var b []byte
+	if fi, err := f.Stat(); err == nil && fi.Size() <= limit {
+		b = make([]byte, 0, fi.Size()+bytes.MinRead)
+	}
+	buf := bytes.NewBuffer(b)
+	if _, err := buf.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
 		return nil, err
 	}
+	b = buf.Bytes()
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s: more than %d bytes", name, limit)
+		return nil, trust.Refuse("ledger-size", name, "more than %d bytes", limit)
 	}
 	return b, nil
 }
