@@ -1,0 +1,174 @@
+// Sallyport-verify re-checks what a zone published, or what lies on a shipment's volume, trusting nobody: not the station, not
+// its database, not the program that wrote the bytes. It is the second implementation of docs/spec/{trust,ledger,shipment}.md,
+// written from those pages alone. It imports the standard library and golang.org/x/mod/sumdb/{note,tlog}, no package of this
+// module, and has no code that could open a network connection or start a program; a test keeps it so.
+//
+// What is trusted: the digest of the first root document, handed over on paper. From it follow, in this order,
+//
+//	root.go       the chain of root documents: who holds which role and key, and the thresholds
+//	note.go       signed notes and the keys that may stand under them
+//	ledger.go     the Merkle tree, from the entries up to the signed checkpoint; every published tile; witnessed trees inside it
+//	statement.go  one entry: its canonical bytes, its signature, the members its kind asks for
+//	enclave.go    the history that the entries tell: roles, approvals, allowlists, shipments, quorum
+//	allowlist.go  item lines, allowlists and manifests
+//	volume.go     a shipment's volume, with minisign.go and blake2b.go for its signatures
+//	report.go     findings, and how they are printed
+//
+// The directory that is checked should lie still: a copy, not the one that a station is writing.
+//
+// Everything wrong is listed at once, each with a reason code. Exit codes: 0 good, 1 failed (a disk, not a judgement), 2 usage,
+// 3 refused. Treat any other as failed.
+//
+// The line below is how the project's demonstration builds this program as a derivation whose builder is the Go toolchain
+// itself, without a shell: in the sandbox the builder is `go`, its arguments are `generate` and this folder, and `go generate`
+// replaces $out by the derivation's output path, which the sandbox sets. The flags leave no path or revision in the file, so
+// every builder gets the same bytes; -mod=vendor, because a sandbox has no network. Elsewhere use `go build` as usual.
+package main
+
+//go:generate go build -trimpath -buildvcs=false -mod=vendor -o $out/bin/sallyport-verify .
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+const usage = `Examples:
+
+  sallyport-verify enclave --root FINGERPRINT public/
+  sallyport-verify enclave --root FINGERPRINT --require approved,built,agreed --witness wendy --witnessed-at-least 1 public/
+  sallyport-verify ledger --key VKEY --witness VKEY public/ledger
+  sallyport-verify volume --root FINGERPRINT --roots public/root --slip slip.txt /media/disc
+
+enclave: the whole public directory of a zone.
+  --root FINGERPRINT        SHA-256 of the text of root document 1, as handed over on paper
+  --require KIND,KIND       refuse unless the ledger holds statements of these kinds
+  --witness PERSON          refuse unless this witness cosigned (may be repeated)
+  --witnessed-at-least N    refuse unless N distinct witnesses cosigned
+  --manifests DIR           manifest files; they show which shipment brought an item, so who must not approve it
+
+ledger: the tree of a zone without a root. Signatures of statements are checked only by the keys given.
+  --key VKEY                the checkpoint key, or a statement key NAME/statement (may be repeated)
+  --witness VKEY            refuse unless this key cosigned (may be repeated); looked for in ../witness, too
+
+volume: one disc, stick or directory of a shipment.
+  --root FINGERPRINT        as above
+  --roots DIR               the root documents 1, 2, 3 ...
+  --slip FILE               the printed slip that came by another way
+
+--json prints one object. Exit codes: 0 good, 1 failed, 2 usage, 3 refused.
+`
+
+const (
+	exitGood    = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRefused = 3
+)
+
+// repeated is a flag that may be given more than once.
+type repeated []string
+
+func (r *repeated) String() string     { return strings.Join(*r, " ") }
+func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
+
+// options holds the flags of all three commands; a command defines only its own.
+type options struct {
+	root, roots, slip, manifests, require string
+	witnesses, keys                       repeated
+	witnessed                             int
+	json                                  bool
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	wrong := func(format string, a ...any) int {
+		fmt.Fprintf(stderr, "sallyport-verify: "+format+"\nhint: sallyport-verify --help\n", a...)
+		return exitUsage
+	}
+	if len(args) == 0 {
+		return wrong("which command: enclave, ledger or volume?")
+	}
+	command, o := args[0], options{}
+	set := flag.NewFlagSet(command, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	set.BoolVar(&o.json, "json", false, "")
+	var verify func(string, options, *report) error
+	switch command {
+	case "enclave":
+		verify = verifyEnclave
+		set.StringVar(&o.root, "root", "", "")
+		set.StringVar(&o.require, "require", "", "")
+		set.StringVar(&o.manifests, "manifests", "", "")
+		set.Var(&o.witnesses, "witness", "")
+		set.IntVar(&o.witnessed, "witnessed-at-least", 0, "")
+	case "ledger":
+		verify = verifyLedger
+		set.Var(&o.keys, "key", "")
+		set.Var(&o.witnesses, "witness", "")
+	case "volume":
+		verify = verifyVolume
+		set.StringVar(&o.root, "root", "", "")
+		set.StringVar(&o.roots, "roots", "", "")
+		set.StringVar(&o.slip, "slip", "", "")
+	case "help", "-h", "-help", "--help":
+		fmt.Fprint(stdout, usage)
+		return exitGood
+	default:
+		return wrong("%q is no command", command)
+	}
+	var places []string // flags may stand before and after the place
+	for rest := args[1:]; ; {
+		if err := set.Parse(rest); errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stdout, usage)
+			return exitGood
+		} else if err != nil {
+			return wrong("%v", err)
+		}
+		if rest = set.Args(); len(rest) == 0 {
+			break
+		}
+		places, rest = append(places, rest[0]), rest[1:]
+	}
+	switch {
+	case len(places) != 1:
+		return wrong("%s takes one place, not %d", command, len(places))
+	case command != "ledger" && !isDigest(o.root):
+		return wrong("--root takes the 64 lower-case hexadecimal digits of the first root's SHA-256")
+	case command == "volume" && o.roots == "":
+		return wrong("--roots DIR is needed: the root documents name the collectors' keys")
+	case o.witnessed < 0:
+		return wrong("--witnessed-at-least takes a number")
+	}
+	rep := &report{Type: "verification", Command: command}
+	err := verify(places[0], o, rep)
+	var bad usageError
+	if errors.As(err, &bad) {
+		return wrong("%v", err)
+	}
+	rep.finish(err)
+	show := rep.text
+	if o.json {
+		show = rep.json
+	}
+	if werr := show(stdout); werr != nil {
+		err = errors.Join(err, werr)
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "sallyport-verify: %v\n", err)
+		return exitFailed
+	case rep.RefusedTotal > 0:
+		return exitRefused
+	}
+	return exitGood
+}
+
+// usageError is a value of a flag that no command could use.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
