@@ -32,9 +32,10 @@ var indicatorNames = [...]string{"pipe into a shell", "pipe through eval", "pipe
 
 // Patterns work on one logical line, after a literal in it was found.
 var (
-	shellWord     = regexp.MustCompile(`^\s*"?(?:(?:/usr)?/bin/)?(?:sh|bash|dash|ash|zsh|ksh|\$\{?(?:CONFIG_)?SHELL\}?|\$\((?:CONFIG_)?SHELL\))"?(\s+-[a-z]+)*\s*(?:$|[;"'&<>\x60)\]]|-\s|\$)`)
+	shellWord     = regexp.MustCompile(`^\s*"?(?:(?:/usr)?/bin/)?(?:sh|bash|dash|ash|zsh|ksh|\$\{?(?:CONFIG_)?SHELL\}?|\$\((?:CONFIG_)?SHELL\))"?(\s+-[a-z]+)*\s*(?:$|[;"'&<>\x60)\]]|-[-\s]|\$)`)
+	casePattern   = regexp.MustCompile(`^(?:case\s+\S+\s+in\s+|;;\s*)?\(?\s*[^\s|()&;<>]+(?:\s*\|\s*[^\s|()&;<>]+)+\s*\)`)
 	evalVariable  = regexp.MustCompile(`^\s*eval\s+\\?["']?\$`)
-	evalThenPipe  = regexp.MustCompile(`(?:^|[;&(\x60{]|\bthen\b|\bdo\b|\|)\s*eval\s+\\?"?\$[^|;&]*$`)
+	evalThenPipe  = regexp.MustCompile(`(?:^|[;&(\x60{=]|\bthen\b|\bdo\b)\s*eval\s+\\?"?\$[^;&]*$`)
 	variableCmd   = regexp.MustCompile(`^\s*\\?["']?\$([A-Za-z0-9_{}()\[\]$]+)["']?\s+(?:-[a-zA-Z]+\s+)*(?:-[A-Za-z]*d[A-Za-z]*|--decompress|--decode|--uncompress)\b`)
 	plainVariable = regexp.MustCompile(`(?i)(?:tr|cut|xargs|paste|date|sort|uniq|sed|diff|nm|ld|objdump)[})\]]*$`)
 	grepCommand   = regexp.MustCompile(`\b[ef]?(?:grep|GREP)[})]?((?:\s+-[-A-Za-z]+)+)`)
@@ -50,7 +51,9 @@ var (
 var (
 	octalEscape = regexp.MustCompile(`\\[0-7]{1,3}`)
 	// needles are what a line must hold one of to be looked at.
-	needles = [][]byte{[]byte("|"), []byte("grep"), []byte("GREP"), []byte("tr "), []byte("base64"), []byte("xxd"), []byte("openssl"), []byte("uudecode"), []byte("sed"), []byte("/dev/tcp/")}
+	needles       = [][]byte{[]byte("|"), []byte("grep"), []byte("GREP"), []byte("tr "), []byte("base64"), []byte("xxd"), []byte("openssl"), []byte("uudecode"), []byte("sed"), []byte("/dev/tcp/")}
+	fetchers      = [][]byte{[]byte("curl"), []byte("wget"), []byte("fetch"), []byte("lynx"), []byte("lwp-")}
+	decompressors = [][]byte{[]byte("zip"), []byte("xz"), []byte("lz"), []byte("zcat"), []byte("bzcat"), []byte("zst"), []byte("pigz")}
 )
 
 // buildState is what the rules know of one script.
@@ -111,7 +114,7 @@ func (s *buildState) judge(text []byte, line int64, script bool) {
 	if len(text) == 0 || text[0] == '#' || bytes.HasPrefix(text, []byte("dnl")) || bytes.HasPrefix(text, []byte("//")) {
 		return
 	}
-	if !slices.ContainsFunc(needles, func(n []byte) bool { return bytes.Contains(text, n) }) {
+	if !containsAny(text, needles) {
 		return
 	}
 	hit := func(indicator int) {
@@ -125,7 +128,12 @@ func (s *buildState) judge(text []byte, line int64, script bool) {
 	if s.remote == 0 && has("/dev/tcp/") {
 		s.remote = line
 	}
-	piped := false
+	// The line is taken apart at single bars. Each pattern sees one segment, never the rest of the line: a line of nothing but bars costs no more than another.
+	piped, start := false, 0
+	alternatives := 0 // up to here the bars are those of a pattern in a case statement
+	if m := casePattern.FindIndex(text); m != nil {
+		alternatives = m[1]
+	}
 	for at := 0; at < len(text); at++ {
 		i := bytes.IndexByte(text[at:], '|')
 		if i < 0 {
@@ -137,31 +145,36 @@ func (s *buildState) judge(text []byte, line int64, script bool) {
 			continue
 		}
 		piped = true
-		before, after := text[:at], text[at+1:]
-		if len(after) > 0 && after[0] == '&' {
-			after = after[1:]
+		segment, after := text[start:at], text[at+1:]
+		start = at + 1
+		if next := bytes.IndexByte(after, '|'); next >= 0 {
+			after = after[:next]
 		}
-		if pipesToShell(before, after) {
+		after = bytes.TrimLeft(bytes.TrimPrefix(after, []byte{'&'}), " \t")
+		fetches := s.remote == 0 && containsAny(segment, fetchers) && fetcher.Match(segment)
+		if at >= alternatives && (script && s.seen&pipeShell == 0 || fetches) && pipesToShell(after) {
 			if script {
 				hit(pipeShell)
 			}
-			if s.remote == 0 && fetcher.Match(before) {
+			if fetches {
 				s.remote = line
 			}
 		}
 		if !script {
 			continue
 		}
-		if evalVariable.Match(after) || bytes.Contains(before, []byte("eval")) && evalThenPipe.Match(before) {
+		if s.seen&pipeEval == 0 && (bytes.HasPrefix(after, []byte("eval")) && evalVariable.Match(after) || bytes.Contains(segment, []byte("eval")) && evalThenPipe.Match(segment)) {
 			hit(pipeEval)
 		}
-		if m := variableCmd.FindSubmatch(after); m != nil && !plainVariable.Match(m[1]) {
-			hit(pipeDecodeVariable)
+		if s.seen&pipeDecodeVariable == 0 && bytes.IndexByte(after[:min(len(after), 4)], '$') >= 0 && bytes.Contains(after, []byte(" -")) {
+			if m := variableCmd.FindSubmatch(after); m != nil && !plainVariable.Match(m[1]) {
+				hit(pipeDecodeVariable)
+			}
 		}
-		if segment := before[bytes.LastIndexByte(before, '|')+1:]; s.seen&decompressorPipe == 0 && decompressor.Match(segment) {
+		if s.seen&decompressorPipe == 0 && containsAny(segment, decompressors) && decompressor.Match(segment) {
 			hit(decompressorPipe)
 		}
-		if s.seen&testDataPipe == 0 && (bytes.Contains(before, []byte("test")) || bytes.Contains(before, []byte("fixtures")) || bytes.Contains(before, []byte("corpus"))) && testData.Match(before) {
+		if s.seen&testDataPipe == 0 && (bytes.Contains(segment, []byte("test")) || bytes.Contains(segment, []byte("fixtures")) || bytes.Contains(segment, []byte("corpus"))) && testData.Match(segment) {
 			hit(testDataPipe)
 		}
 	}
@@ -205,20 +218,18 @@ func (s *buildState) judge(text []byte, line int64, script bool) {
 	}
 }
 
-// pipesToShell judges what stands on both sides of a single bar. "sh | bash)" in a case statement is no pipe.
-func pipesToShell(before, after []byte) bool {
-	m := shellWord.FindIndex(after)
-	if m == nil {
-		return false
+func containsAny(text []byte, literals [][]byte) bool {
+	for _, l := range literals {
+		if bytes.Contains(text, l) {
+			return true
+		}
 	}
-	rest := bytes.TrimLeft(after[m[1]-1:], " \t")
-	if m[1] == len(after) && !bytes.HasSuffix(after, []byte(")")) {
-		return true
-	}
-	if len(rest) > 0 && rest[0] == ')' && bytes.Count(before, []byte{'('}) <= bytes.Count(before, []byte{')'}) {
-		return false
-	}
-	return true
+	return false
+}
+
+// pipesToShell judges what follows a single bar.
+func pipesToShell(after []byte) bool {
+	return len(after) >= 2 && bytes.IndexByte([]byte(`bdaszk$/"`), after[0]) >= 0 && shellWord.Match(after)
 }
 
 // permutes reports whether tr with these sets only reorders bytes, or spells them in octal ranges: neither has a use in an honest script.

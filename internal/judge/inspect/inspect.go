@@ -63,7 +63,7 @@ type Inspector struct {
 	hist    histogram
 	seed    maphash.Seed
 	open    []siblings
-	touched bool // a name of the tree was longer than is compared
+	crowded bool // a folder had more than MaxSiblings names
 }
 
 type group struct {
@@ -190,8 +190,8 @@ func (in *Inspector) name(p string) {
 	}
 	here := in.open[len(in.open)-1].folded
 	if len(here) >= MaxSiblings {
-		if !in.touched {
-			in.touched = true
+		if !in.crowded {
+			in.crowded = true
 			in.add("name-case", Review, p, 0, "a folder with so many names that the rest was not compared")
 		}
 		return
@@ -209,6 +209,15 @@ func (in *Inspector) name(p string) {
 
 // File looks at a file of size bytes, which r gives. An error is r's.
 func (in *Inspector) File(name string, size int64, r io.Reader) error {
+	return in.file(name, size, r, false)
+}
+
+// Whole looks at a file that is the whole item: what is not opened of it was not inspected at all.
+func (in *Inspector) Whole(name string, size int64, r io.Reader) error {
+	return in.file(name, size, r, true)
+}
+
+func (in *Inspector) file(name string, size int64, r io.Reader, whole bool) error {
 	in.name(name)
 	in.files++
 	base, ext := split(name)
@@ -217,6 +226,7 @@ func (in *Inspector) File(name string, size int64, r io.Reader) error {
 		script: buildFile(base, ext),
 		shell:  ext == "sh" || ext == "bash" || ext == "mk",
 		source: sourceExtension(ext),
+		whole:  whole,
 	}
 	in.text.reset()
 	in.build.reset()
@@ -268,6 +278,7 @@ type file struct {
 	script  bool // a build script
 	shell   bool
 	source  bool
+	whole   bool  // nothing else is in the item
 	line    int64 // that the next window begins on
 	begun   bool
 	form    form
@@ -354,7 +365,7 @@ func (f *file) finish() {
 	case archive:
 		severity := f.by(Review, Info, Info)
 		detail := f.kind + ", not opened"
-		if f.name == "" {
+		if f.whole {
 			severity, detail = Review, f.kind+", not opened: nothing of this item's content was inspected"
 		}
 		in.add("archive-not-opened", severity, f.name, 0, detail)

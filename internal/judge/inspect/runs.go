@@ -102,6 +102,9 @@ func (s *runState) extend(b []byte, i, from int, line int64) int {
 		s.told = true
 		s.count++
 		if s.line == 0 {
+			for from < i && runClass[b[from]] == runBreak {
+				from++
+			}
 			s.line = line + newlines(b[:from])
 		}
 	}
