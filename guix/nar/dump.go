@@ -1,7 +1,9 @@
 package nar
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -227,12 +229,7 @@ func (d *dump) entries(dir folder) error {
 		return err
 	}
 	slices.SortFunc(list, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
-	end, depth := len(d.path), 1
-	for _, c := range d.path {
-		if c == '/' {
-			depth++
-		}
-	}
+	end, depth := len(d.path), 1+bytes.Count(d.path, []byte{'/'})
 	var last string
 	for i, e := range list {
 		if code, detail := checkName([]byte(e.name)); code != "" {
@@ -258,7 +255,7 @@ func refuse(path, code, detail string) error {
 	return &fs.PathError{Op: "dump", Path: path, Err: &Error{-1, code, detail}}
 }
 
-var errStopped = fmt.Errorf("nar: the writer has ended")
+var errStopped = errors.New("nar: the writer has ended")
 
 // emit adds an op to the current batch.
 func (d *dump) emit(o op) error {

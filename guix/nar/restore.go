@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Modes of restored files, those that the Guix daemon gives to the store.
@@ -69,13 +70,7 @@ func (z *restorer) create(h *Header) error {
 	name := z.name
 	if h.Path != "" {
 		name = h.Name()
-		depth := 1
-		for _, c := range []byte(h.Path) {
-			if c == '/' {
-				depth++
-			}
-		}
-		if err := z.leave(depth); err != nil {
+		if err := z.leave(1 + strings.Count(h.Path, "/")); err != nil {
 			return err
 		}
 	}
