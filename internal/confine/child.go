@@ -3,6 +3,7 @@ package confine
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -311,6 +312,10 @@ func (c *Child) judge(ctx context.Context, req Request, head []byte, r io.Reader
 	c.out.SetReadDeadline(limit)
 	stop := context.AfterFunc(ctx, func() { c.process.Kill() })
 
+	digest := sha256.New()
+	if req.Kind == KindDerivation {
+		r = io.TeeReader(r, digest)
+	}
 	sent := make(chan error, 1)
 	go func() { sent <- c.send(head, req.Size, r) }()
 
@@ -341,6 +346,13 @@ func (c *Child) judge(ctx context.Context, req Request, head []byte, r io.Reader
 		return nil, answer
 	case err != nil:
 		return nil, badAnswer("a result before the whole item was read")
+	}
+	if a.drv != nil {
+		d, err := a.drv.end([sha256.Size]byte(digest.Sum(nil)))
+		if err != nil {
+			return nil, err
+		}
+		a.report.Derivation = d
 	}
 	return &a.report, nil
 }

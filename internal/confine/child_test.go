@@ -2,6 +2,7 @@ package confine
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"sallyport/guix/derivation"
 )
 
 // The test binary is its own child: the first argument says as what.
@@ -427,36 +430,37 @@ var hostile = map[string]struct {
 	answer string // %REPEAT is written for ever
 	want   string // in the error
 }{
-	"unknown field":       {`{"type":"result","files":1,"bytes":4,"verdict":"clean"}` + "\n", "unknown field"},
-	"member twice":        {`{"type":"result","files":1,"bytes":4,"bytes":4}` + "\n", "spelling"},
-	"letter case":         {`{"type":"result","Files":1,"bytes":4}` + "\n", "spelling"},
-	"white space":         {`{"type":"result", "files":1,"bytes":4}` + "\n", "spelling"},
-	"missing member":      {`{"type":"result","files":1}` + "\n", "spelling"},
-	"order":               {`{"type":"result","bytes":4,"files":1}` + "\n", "spelling"},
-	"null":                {`{"type":"result","files":null,"bytes":4}` + "\n", "spelling"},
-	"second value":        {`{"type":"result","files":1,"bytes":4}{}` + "\n", "answer line"},
-	"no object":           {"[]\n", "answer line"},
-	"empty line":          {"\n", "answer line"},
-	"unknown type":        {`{"type":"pass"}` + "\n", "type"},
-	"ready again":         {`{"type":"ready"}` + "\n", "type"},
-	"more bytes than are": {`{"type":"result","files":1,"bytes":5}` + "\n", "5 bytes"},
-	"negative":            {`{"type":"result","files":-1,"bytes":4}` + "\n", "-1 files"},
-	"float":               {`{"type":"result","files":1.0,"bytes":4}` + "\n", "result"},
-	"two results":         {okResult + okResult, "more lines"},
-	"terminal escape":     {`{"type":"refusal","code":"x","place":"","offset":0,"detail":"\u001b[2J"}` + "\n", "printable"},
-	"bidi":                {`{"type":"refusal","code":"x","place":"` + "\u202e" + `","offset":0,"detail":""}` + "\n", "printable"},
-	"bad UTF-8":           {`{"type":"refusal","code":"x","place":"` + "\xff" + `","offset":0,"detail":""}` + "\n", "spelling"},
-	"severity":            {`{"type":"finding","rule":"r","severity":"fine","place":"","count":1,"examples":[],"detail":""}` + "\n", "severity"},
-	"rule":                {`{"type":"finding","rule":"a b","severity":"info","place":"","count":1,"examples":[],"detail":""}` + "\n", "rule"},
-	"count":               {`{"type":"finding","rule":"r","severity":"info","place":"","count":0,"examples":[],"detail":""}` + "\n", "count"},
-	"examples":            {`{"type":"finding","rule":"r","severity":"info","place":"","count":9,"examples":["","","",""],"detail":""}` + "\n", "examples"},
-	"examples null":       {`{"type":"finding","rule":"r","severity":"info","place":"","count":9,"examples":null,"detail":""}` + "\n", "examples"},
-	"long text":           {`{"type":"refusal","code":"x","place":"` + strings.Repeat("a", MaxText+1) + `","offset":0,"detail":""}` + "\n", "printable"},
-	"long line":           {`{"type":"refusal","code":"x","place":"` + strings.Repeat("a", MaxLine) + `","offset":0,"detail":""}` + "\n", "more than"},
-	"endless line":        {"%REPEAT" + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "more than"},
-	"endless findings":    {"%REPEAT" + `{"type":"finding","rule":"r","severity":"info","place":"","count":1,"examples":[],"detail":""}` + "\n", "more than"},
-	"endless refusals":    {"%REPEAT" + `{"type":"refusal","code":"x","place":"","offset":0,"detail":""}` + "\n", "more than"},
-	"path of a flat item": {`{"type":"source","path":"/gnu/store/x"}` + "\n", "about a flat"},
+	"unknown field":             {`{"type":"result","files":1,"bytes":4,"verdict":"clean"}` + "\n", "unknown field"},
+	"member twice":              {`{"type":"result","files":1,"bytes":4,"bytes":4}` + "\n", "spelling"},
+	"letter case":               {`{"type":"result","Files":1,"bytes":4}` + "\n", "spelling"},
+	"white space":               {`{"type":"result", "files":1,"bytes":4}` + "\n", "spelling"},
+	"missing member":            {`{"type":"result","files":1}` + "\n", "spelling"},
+	"order":                     {`{"type":"result","bytes":4,"files":1}` + "\n", "spelling"},
+	"null":                      {`{"type":"result","files":null,"bytes":4}` + "\n", "spelling"},
+	"second value":              {`{"type":"result","files":1,"bytes":4}{}` + "\n", "answer line"},
+	"no object":                 {"[]\n", "answer line"},
+	"empty line":                {"\n", "answer line"},
+	"unknown type":              {`{"type":"pass"}` + "\n", "type"},
+	"ready again":               {`{"type":"ready"}` + "\n", "type"},
+	"more bytes than are":       {`{"type":"result","files":1,"bytes":5}` + "\n", "5 bytes"},
+	"negative":                  {`{"type":"result","files":-1,"bytes":4}` + "\n", "-1 files"},
+	"float":                     {`{"type":"result","files":1.0,"bytes":4}` + "\n", "result"},
+	"two results":               {okResult + okResult, "more lines"},
+	"terminal escape":           {`{"type":"refusal","code":"x","place":"","offset":0,"detail":"\u001b[2J"}` + "\n", "printable"},
+	"bidi":                      {`{"type":"refusal","code":"x","place":"` + "\u202e" + `","offset":0,"detail":""}` + "\n", "printable"},
+	"bad UTF-8":                 {`{"type":"refusal","code":"x","place":"` + "\xff" + `","offset":0,"detail":""}` + "\n", "spelling"},
+	"severity":                  {`{"type":"finding","rule":"r","severity":"fine","place":"","count":1,"examples":[],"detail":""}` + "\n", "severity"},
+	"rule":                      {`{"type":"finding","rule":"a b","severity":"info","place":"","count":1,"examples":[],"detail":""}` + "\n", "rule"},
+	"count":                     {`{"type":"finding","rule":"r","severity":"info","place":"","count":0,"examples":[],"detail":""}` + "\n", "count"},
+	"examples":                  {`{"type":"finding","rule":"r","severity":"info","place":"","count":9,"examples":["","","",""],"detail":""}` + "\n", "examples"},
+	"examples null":             {`{"type":"finding","rule":"r","severity":"info","place":"","count":9,"examples":null,"detail":""}` + "\n", "examples"},
+	"long text":                 {`{"type":"refusal","code":"x","place":"` + strings.Repeat("a", MaxText+1) + `","offset":0,"detail":""}` + "\n", "printable"},
+	"long line":                 {`{"type":"refusal","code":"x","place":"` + strings.Repeat("a", MaxLine) + `","offset":0,"detail":""}` + "\n", "more than"},
+	"endless line":              {"%REPEAT" + "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "more than"},
+	"endless findings":          {"%REPEAT" + `{"type":"finding","rule":"r","severity":"info","place":"","count":1,"examples":[],"detail":""}` + "\n", "more than"},
+	"endless refusals":          {"%REPEAT" + `{"type":"refusal","code":"x","place":"","offset":0,"detail":""}` + "\n", "more than"},
+	"text of a flat item":       {`{"type":"text","more":false,"data":""}` + "\n", "about a flat"},
+	"derivation of a flat item": {`{"type":"derivation","outputs":0,"inputs":[],"sources":0,"args":0,"env":0}` + "\n", "about a flat"},
 }
 
 func fakeChild(name string) {
@@ -482,10 +486,17 @@ func fakeChild(name string) {
 		os.Stdout.WriteString(okResult)
 		time.Sleep(time.Minute)
 	}
-	io.CopyN(io.Discard, in, 4)
 	answer := hostile[name].answer
-	repeat, ok := strings.CutPrefix(answer, "%REPEAT")
-	if !ok {
+	if d, ok := derivationAnswers()[name]; ok {
+		io.CopyN(io.Discard, in, int64(len(recipe().Bytes())))
+		answer = d.answer
+	} else {
+		io.CopyN(io.Discard, in, 4)
+	}
+	once, repeat, ok := strings.Cut(answer, "%REPEAT")
+	if ok {
+		os.Stdout.WriteString(once)
+	} else {
 		os.Stdout.WriteString(answer)
 		in.ReadByte()
 		return
@@ -518,6 +529,76 @@ func TestHostileAnswers(t *testing.T) {
 			case <-c.ended:
 			default:
 				t.Error("the child still runs")
+			}
+		})
+	}
+}
+
+// recipe is the derivation that the fake child is asked about.
+func recipe() *derivation.Derivation {
+	return &derivation.Derivation{
+		Outputs: []derivation.Output{{ID: "out", Path: "/gnu/store/7bj9z2rm5lvvvdq8kfbvfsh1nwcqxgjb-x"}},
+		Inputs:  []derivation.Input{{Path: "/gnu/store/9q35rcgj03qd76ylw1xcq7yy8p9159l8-y.drv", Outputs: []string{"doc", "out"}}},
+		Sources: []string{"/gnu/store/qr32z1d17qfl877s871zlwf88329pshj-z"},
+		System:  "x86_64-linux", Builder: "/bin/sh", Args: []string{"-c", strings.Repeat("long ", 20000), ""},
+		Env: []derivation.Variable{{Name: "out", Value: "/gnu/store/7bj9z2rm5lvvvdq8kfbvfsh1nwcqxgjb-x"}},
+	}
+}
+
+// linesOf are the answer lines of an honest child about d.
+func linesOf(d *derivation.Derivation) []string {
+	var b strings.Builder
+	w := bufio.NewWriter(&b)
+	(&Answers{w: w}).Derivation(d)
+	w.Flush()
+	return strings.SplitAfter(strings.TrimSuffix(b.String(), "\n"), "\n")
+}
+
+func derivationAnswers() map[string]struct{ answer, want string } {
+	honest := linesOf(recipe())
+	honest[len(honest)-1] += "\n"
+	result := `{"type":"result","files":1,"bytes":1}` + "\n"
+	refusal := `{"type":"refusal","code":"x","place":"","offset":0,"detail":""}` + "\n"
+	other := recipe()
+	other.Builder = "/bin/sj"
+	lie := linesOf(other)
+	join := func(l ...string) string { return strings.Join(l, "") }
+	text := `{"type":"text","more":false,"data":""}` + "\n"
+	return map[string]struct{ answer, want string }{
+		"honest derivation":    {join(honest...) + result, ""},
+		"another derivation":   {join(lie...) + "\n" + result, "not the one"},
+		"a string too few":     {join(honest[:len(honest)-1]...) + result, "missing"},
+		"a string too many":    {join(honest...) + text + result, "more than"},
+		"no derivation":        {result, "neither"},
+		"and refused":          {join(honest...) + refusal + result, "both"},
+		"head twice":           {honest[0] + honest[0], "place"},
+		"text before the head": {text, "place"},
+		"negative count":       {`{"type":"derivation","outputs":-1,"inputs":[],"sources":0,"args":0,"env":0}` + "\n", "count"},
+		"huge count":           {`{"type":"derivation","outputs":0,"inputs":[],"sources":2000000000,"args":0,"env":0}` + "\n", "count"},
+		"counts past the item": {`{"type":"derivation","outputs":0,"inputs":[200000,200000],"sources":0,"args":0,"env":0}` + "\n", "fit"},
+		"endless parts":        {honest[0] + "%REPEAT" + `{"type":"text","more":true,"data":""}` + "\n", "more than"},
+		"no base64":            {honest[0] + `{"type":"text","more":false,"data":"?"}` + "\n", "text"},
+		"loose base64":         {honest[0] + `{"type":"text","more":false,"data":"b3V0\n"}` + "\n", "spelling"},
+	}
+}
+
+// What the child says of a derivation prints to the bytes that it was given, or the parent does not take it.
+func TestDerivationAnswers(t *testing.T) {
+	item := recipe().Bytes()
+	for name, h := range derivationAnswers() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, Options{args: []string{"child-fake", name}, wire: true})
+			report, err := c.Judge(t.Context(), Request{Kind: KindDerivation, Name: "x", Size: int64(len(item))}, bytes.NewReader(item))
+			if h.want == "" {
+				if err != nil || report.Derivation == nil || !bytes.Equal(report.Derivation.Bytes(), item) {
+					t.Fatalf("%+v, %v", report, err)
+				}
+				return
+			}
+			var a *AnswerError
+			if !errors.As(err, &a) || !strings.Contains(a.Detail, h.want) {
+				t.Fatalf("%v; want an AnswerError with %q", err, h.want)
 			}
 		})
 	}

@@ -30,7 +30,7 @@
 //	parent:  {"kind":K,"name":N,"size":S,"rules":R}    then exactly S bytes
 //	child:   {"type":"finding",...}                    any number, up to MaxFindings
 //	         {"type":"refusal",...}                    any number, up to MaxRefusals
-//	         {"type":"output"|"input"|"source"|"reference"|"derivation",...}   for kind derivation
+//	         {"type":"derivation",...} {"type":"text",...}*   for kind derivation: counts, then every string of it in order
 //	         {"type":"result","files":F,"bytes":B}     exactly one, after the S bytes are consumed
 //
 // The kinds are nar, derivation and flat (one file as it is). A bad item is an answer with refusals, and the child goes on to the next one.

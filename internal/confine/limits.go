@@ -7,7 +7,7 @@ const (
 	MaxLine     = 64 << 10 // bytes in a line, LF included
 	MaxFindings = 8192     // findings about one item
 	MaxRefusals = 256      // refusals of one item
-	MaxPaths    = 1 << 17  // outputs, inputs, sources and references of one derivation, together
+	MaxStrings  = 1 << 18  // strings of one derivation
 	MaxName     = 4096     // bytes in the name of an item
 	MaxText     = 16 << 10 // bytes in any string of an answer
 	MaxExamples = 3        // examples of one finding

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"sallyport/guix/derivation"
 )
 
 // The kinds of request.
@@ -57,37 +59,13 @@ type Refusal struct {
 	Detail string `json:"detail"`
 }
 
-// A Derivation is what the child read in a derivation. It is a claim until the derivation's paths are computed again.
-type Derivation struct {
-	System     string
-	Builder    string
-	Outputs    []Output
-	Inputs     []Input
-	Sources    []string
-	References []string
-}
-
-// An Output of a derivation.
-type Output struct {
-	ID       string `json:"id"`
-	Path     string `json:"path"`
-	HashAlgo string `json:"algorithm"`
-	Hash     string `json:"hash"`
-}
-
-// An Input of a derivation: another derivation, and which of its outputs.
-type Input struct {
-	Path    string   `json:"path"`
-	Outputs []string `json:"outputs"`
-}
-
 // A Report is the child's whole answer about one item.
 type Report struct {
 	Files      int64
 	Bytes      int64 // of content inspected
 	Findings   []Finding
 	Refusals   []Refusal
-	Derivation *Derivation // for kind derivation, unless it was refused
+	Derivation *derivation.Derivation // for kind derivation, unless it was refused: prints to the very bytes of the item
 }
 
 // in-force report, sent once.
@@ -145,23 +123,6 @@ type (
 	refusalLine struct {
 		tag
 		Refusal
-	}
-	outputLine struct {
-		tag
-		Output
-	}
-	inputLine struct {
-		tag
-		Input
-	}
-	pathLine struct { // source, reference
-		tag
-		Path string `json:"path"`
-	}
-	derivationLine struct {
-		tag
-		System  string `json:"system"`
-		Builder string `json:"builder"`
 	}
 	resultLine struct {
 		tag
@@ -300,9 +261,8 @@ type accumulator struct {
 	kind   string
 	size   int64
 	report Report
-	paths  int
-	drv    Derivation
-	head   bool // a derivation line was there
+	lines  int       // of a derivation
+	drv    *assembly // once a derivation line was there
 }
 
 // line takes one answer line; done is true after the result.
@@ -336,14 +296,21 @@ func (a *accumulator) line(line []byte) (done bool, err error) {
 			return false, badAnswer("more than %d refusals", MaxRefusals)
 		}
 		a.report.Refusals = append(a.report.Refusals, l.Refusal)
-	case "derivation", "output", "input", "source", "reference":
+	case "derivation", "text":
 		if a.kind != KindDerivation {
 			return false, badAnswer("an answer of type %q about a %s", t.Type, a.kind)
 		}
-		if a.paths++; a.paths > MaxPaths {
-			return false, badAnswer("more than %d paths of one derivation", MaxPaths)
+		if a.lines++; a.lines > 2*MaxStrings {
+			return false, badAnswer("more than %d lines of one derivation", 2*MaxStrings)
 		}
-		return false, a.derivation(t.Type, line)
+		switch {
+		case t.Type == "text" && a.drv != nil:
+			return false, a.drv.text(line)
+		case t.Type == "derivation" && a.drv == nil:
+			a.drv = new(assembly)
+			return false, a.drv.begin(line, a.size)
+		}
+		return false, badAnswer("an answer of type %q out of its place", t.Type)
 	case "result":
 		var l resultLine
 		if err := decode(line, &l); err != nil {
@@ -354,11 +321,8 @@ func (a *accumulator) line(line []byte) (done bool, err error) {
 			return false, badAnswer("%d files, %d bytes in an item of %d bytes", l.Files, l.Bytes, a.size)
 		}
 		if a.kind == KindDerivation {
-			if a.head != (len(a.report.Refusals) == 0) {
+			if (a.drv != nil) != (len(a.report.Refusals) == 0) {
 				return false, badAnswer("a derivation that is neither read nor refused, or both")
-			}
-			if a.head {
-				a.report.Derivation = &a.drv
 			}
 		}
 		a.report.Files, a.report.Bytes = l.Files, l.Bytes
@@ -367,58 +331,6 @@ func (a *accumulator) line(line []byte) (done bool, err error) {
 		return false, badAnswer("an answer of type %.80q", t.Type)
 	}
 	return false, nil
-}
-
-func (a *accumulator) derivation(kind string, line []byte) error {
-	switch kind {
-	case "derivation":
-		var l derivationLine
-		if err := decode(line, &l); err != nil {
-			return badAnswer("derivation: %v", err)
-		}
-		if a.head || !printable(l.System, MaxText) || !printable(l.Builder, MaxText) {
-			return badAnswer("derivation: twice or not printable")
-		}
-		a.head = true
-		a.drv.System, a.drv.Builder = l.System, l.Builder
-	case "output":
-		var l outputLine
-		if err := decode(line, &l); err != nil {
-			return badAnswer("output: %v", err)
-		}
-		if !printable(l.ID, MaxText) || !printable(l.Path, MaxText) || !printable(l.HashAlgo, MaxText) || !printable(l.Hash, MaxText) {
-			return badAnswer("output: not printable")
-		}
-		a.drv.Outputs = append(a.drv.Outputs, l.Output)
-	case "input":
-		var l inputLine
-		if err := decode(line, &l); err != nil {
-			return badAnswer("input: %v", err)
-		}
-		if !printable(l.Path, MaxText) {
-			return badAnswer("input: not printable")
-		}
-		for _, o := range l.Outputs {
-			if !printable(o, MaxText) {
-				return badAnswer("input: not printable")
-			}
-		}
-		a.drv.Inputs = append(a.drv.Inputs, l.Input)
-	default:
-		var l pathLine
-		if err := decode(line, &l); err != nil {
-			return badAnswer("%s: %v", kind, err)
-		}
-		if !printable(l.Path, MaxText) {
-			return badAnswer("%s: not printable", kind)
-		}
-		if kind == "source" {
-			a.drv.Sources = append(a.drv.Sources, l.Path)
-		} else {
-			a.drv.References = append(a.drv.References, l.Path)
-		}
-	}
-	return nil
 }
 
 // readLine reads one line of at most the reader's buffer.

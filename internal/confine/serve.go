@@ -14,7 +14,6 @@ type Answers struct {
 	err      error
 	findings int
 	refusals int
-	paths    int
 	over     string
 }
 
@@ -55,33 +54,6 @@ func (a *Answers) Refuse(r Refusal) {
 		return
 	}
 	a.send(refusalLine{tag{"refusal"}, r})
-}
-
-// Derivation sends d.
-func (a *Answers) Derivation(d *Derivation) {
-	a.paths += 1 + len(d.Outputs) + len(d.Inputs) + len(d.Sources) + len(d.References)
-	if a.paths > MaxPaths {
-		a.overflow("paths in a derivation")
-		return
-	}
-	for _, o := range d.Outputs {
-		a.send(outputLine{tag{"output"}, o})
-	}
-	for _, i := range d.Inputs {
-		if i.Outputs == nil {
-			i.Outputs = []string{}
-		}
-		a.send(inputLine{tag{"input"}, i})
-	}
-	for _, s := range d.Sources {
-		a.send(pathLine{tag{"source"}, s})
-	}
-	for _, r := range d.References {
-		a.send(pathLine{tag{"reference"}, r})
-	}
-	if a.over == "" {
-		a.send(derivationLine{tag{"derivation"}, d.System, d.Builder})
-	}
 }
 
 // A Handler reads the item of one request from body, which ends after the request's size, and tells what it found.
