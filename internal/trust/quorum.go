@@ -101,7 +101,7 @@ func (v Vote) says() []string {
 }
 
 // agrees reports whether both votes say the same of the same derivation.
-func (v Vote) agrees(other Vote) bool {
+func (v Vote) Same(other Vote) bool {
 	return v.SHA256 == other.SHA256 && maps.EqualFunc(v.Outputs, other.Outputs, BuiltOutput.equal)
 }
 
@@ -169,7 +169,7 @@ func Quorum(root *Root, allow *Allowlist, derivation string, drv Digest, envelop
 func dissent(derivation string, drv Digest, votes []Vote) error {
 	same := true
 	for _, v := range votes {
-		same = same && v.SHA256 == drv && v.agrees(votes[0])
+		same = same && v.SHA256 == drv && v.Same(votes[0])
 	}
 	if same {
 		return nil
