@@ -61,7 +61,7 @@ CREATE TABLE narinfo (
 ) WITHOUT ROWID;
 CREATE INDEX narinfo_nar ON narinfo (nar);
 CREATE TABLE built (
-  derivation TEXT NOT NULL, keyid TEXT NOT NULL, leaf INTEGER NOT NULL, envelope BLOB NOT NULL,
-  PRIMARY KEY (derivation, keyid)
+  derivation TEXT NOT NULL, keyid TEXT NOT NULL, sha256 TEXT NOT NULL, leaf INTEGER NOT NULL, envelope BLOB NOT NULL,
+  PRIMARY KEY (derivation, sha256)
 ) WITHOUT ROWID;
 CREATE TABLE agreed (derivation TEXT PRIMARY KEY, leaf INTEGER NOT NULL) WITHOUT ROWID;
