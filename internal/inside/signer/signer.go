@@ -1,0 +1,165 @@
+// Package signer holds a track's Guix key for as long as one command runs, and signs what clients of the depot will believe: one narinfo for each item
+// that is allowed.
+//
+// Before it signs anything it opens root and allowlist itself, demands that the list's coming into force is an entry under the ledger's signed
+// checkpoint, and raises a floor of its own. Each narinfo's hash, size and references are those of the content: a source's nar and a derivation's file
+// are named by the allowlist, an output by the builders that agree on it. A narinfo is signed once; another content under a signed name is an alarm.
+//
+// The narinfos and the entry "signed" that lists them are one transaction.
+package signer
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+
+	"sallyport/guix/narinfo"
+	"sallyport/guix/signature"
+	"sallyport/internal/judge/admit"
+	"sallyport/internal/store"
+	"sallyport/internal/trust"
+)
+
+// batch is how many narinfos one "signed" entry lists: the entry must stay below 64 KiB.
+const batch = 200
+
+// A Signer signs for one track.
+type Signer struct {
+	Zone  *store.Zone
+	Root  *trust.Root
+	Track string
+	Key   signature.SecretKey
+	Host  string // what stands in the signatures' host field; clients ignore it
+}
+
+// A Result says what was signed.
+type Result struct {
+	Track   string   `json:"track"`
+	Version int64    `json:"version"` // of the allowlist
+	Signed  []string `json:"signed"`  // base names, newly signed
+	Before  int      `json:"signed_before"`
+}
+
+// Sign signs every allowed item of the track that has no narinfo yet.
+func (s *Signer) Sign(ctx context.Context) (*Result, error) {
+	unlock, err := s.Zone.Lock("signer-" + s.Track)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	q := s.Key.Public().Q()
+	if want, ok := s.Root.TrackKey(s.Track); !ok || want != hex.EncodeToString(q[:]) {
+		return nil, trust.Refuse("track-key", "track "+s.Track, "the root in force (version %d) does not give this key to the track", s.Root.Version)
+	}
+	view, err := admit.Load(ctx, s.Zone, s.Root, s.Track)
+	if err != nil {
+		return nil, err
+	}
+	if err := view.Entered(ctx, s.Zone); err != nil {
+		return nil, err
+	}
+	floor, err := admit.OpenFloor(filepath.Join(s.Zone.Dir, "floor", "signer-"+s.Track+".json"))
+	if err != nil {
+		return nil, err
+	}
+	if err := floor.Accept(view); err != nil {
+		return nil, err
+	}
+	r := &Result{Track: s.Track, Version: view.List.Version, Signed: []string{}}
+	var todo []signed
+	var names []string
+	for _, it := range view.List.Items {
+		names = append(names, it.Name)
+	}
+	for name := range view.Outputs() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		n, err := s.one(ctx, view, name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if n == nil {
+			r.Before++
+			continue
+		}
+		todo = append(todo, *n)
+	}
+	for len(todo) > 0 {
+		n := min(batch, len(todo))
+		if err := s.commit(ctx, todo[:n]); err != nil {
+			return nil, err
+		}
+		for _, t := range todo[:n] {
+			r.Signed = append(r.Signed, t.item.Path.Base())
+		}
+		todo = todo[n:]
+	}
+	return r, nil
+}
+
+type signed struct {
+	item admit.Item
+	body []byte
+}
+
+// one makes the narinfo of an item; nil if there is one already.
+func (s *Signer) one(ctx context.Context, view *admit.View, name string) (*signed, error) {
+	it, err := view.Item(name, func(d trust.Digest) (io.ReadCloser, error) { return s.Zone.CAS.Open(d) })
+	if err != nil {
+		return nil, err
+	}
+	var body []byte
+	err = s.Zone.Read(ctx).QueryRowContext(ctx, `SELECT body FROM narinfo WHERE track = ? AND hash = ?`, s.Track, it.Path.Hash()).Scan(&body)
+	if err == nil {
+		had, err := narinfo.Verify(body, signature.NewACL(s.Key.Public()))
+		if err == nil && had.StorePath == it.Path && trust.Digest(had.NarHash) == it.NarHash {
+			return nil, nil
+		}
+		if err == nil {
+			return nil, trust.Refuse("signed-otherwise", name, "ALARM: this track has signed %s with nar hash %s, the allowlist says %s", had.StorePath, trust.Digest(had.NarHash), it.NarHash)
+		}
+		// A row that this key did not sign was not made here: it is replaced.
+	} else if !errors.Is(err, sql.ErrNoRows) {
+		return nil, err
+	}
+	size, ok := s.Zone.CAS.Has(it.Content)
+	if !ok || size != it.Size {
+		return nil, trust.Refuse("item-lost", name, "its content %s is not in the store", it.Content)
+	}
+	info := &narinfo.NarInfo{StorePath: it.Path, NarHash: it.NarHash, NarSize: it.NarSize, References: it.References, Deriver: it.Deriver,
+		Files: []narinfo.File{{URL: "nar/" + narinfo.EscapeItem(it.Path.Base()), Compression: "none", FileSize: it.NarSize}}}
+	if body, err = narinfo.Sign(info, s.Host, s.Key); err != nil {
+		return nil, err
+	}
+	return &signed{it, body}, nil
+}
+
+func (s *Signer) commit(ctx context.Context, list []signed) error {
+	var subjects []trust.Subject
+	for _, n := range list {
+		subjects = append(subjects, trust.Subject{Name: n.item.Path.Base(), SHA256: trust.Sum(n.body)})
+	}
+	return s.Zone.Commit(ctx, func(tx *store.Tx) error {
+		if err := tx.Statement(trust.StatementSigned, subjects, map[string]any{"track": s.Track}); err != nil {
+			return err
+		}
+		for _, n := range list {
+			form := "nar"
+			if n.item.Flat() {
+				form = "flat"
+			}
+			if err := tx.Exec(ctx, `INSERT OR REPLACE INTO narinfo (track, hash, path, body, nar, blob, form) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+				s.Track, n.item.Path.Hash(), n.item.Path.String(), n.body, n.item.NarHash.String(), n.item.Content.String(), form); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
