@@ -1,0 +1,282 @@
+// Package collect brings together, outside, what an enclave asked for: it reads a request, turns trees of this machine into store items, computes
+// the derivations that are to be built from them, and looks into every file before anything is signed.
+//
+// # The request
+//
+// A TOML file; unknown keys are errors.
+//
+//	enclave = "demo"
+//
+//	[[source]]
+//	label = "go"                  # derivations call it {go}
+//	from = "go-toolchain"         # the Go installed here
+//
+//	[[source]]
+//	label = "src"
+//	name = "hello-1.0"
+//	from = "go-module"            # files under version control, modules vendored
+//	path = "."                    # relative to this file
+//
+//	[[derivation]]
+//	name = "hello-1.0"
+//	builder = "{go}/bin/go"
+//	args = ["generate", "-C", "{src}", "./cmd/hello"]
+//	env = { GOROOT = "{go}", GOCACHE = "{builddir}/cache" }
+//
+// Store paths are computed from content as Guix computes them (sallyport/guix/storepath, sallyport/guix/derivation).
+//
+// # When it becomes true
+//
+// Trees are archived straight into the blob store, hashed and inspected on the way. One transaction then names the items and writes the entries
+// "inspected" and "collected". A run that is cut before has no effect; the same run again finishes.
+package collect
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"sallyport/guix/nar"
+	"sallyport/guix/storepath"
+	"sallyport/internal/confine"
+	"sallyport/internal/store"
+	"sallyport/internal/store/cas"
+	"sallyport/internal/trust"
+)
+
+// A Collector works for one outside zone.
+type Collector struct {
+	Zone     *store.Zone
+	Reader   confine.Options
+	Clock    func() time.Time
+	Progress func(bytes int64, item string)
+}
+
+// A Collection is what a request came to.
+type Collection struct {
+	Request  trust.Digest     `json:"request"`
+	Items    []trust.Item     `json:"items"`
+	Bytes    int64            `json:"bytes"`
+	Files    int64            `json:"files"`
+	Findings map[string]int64 `json:"findings"` // by severity
+	Details  []Detail         `json:"details"`
+	Outputs  []Output         `json:"outputs"`
+	Confined map[string]any   `json:"confinement"`
+}
+
+// A Detail is a finding with the item that it is about.
+type Detail struct {
+	Item string `json:"item"`
+	confine.Finding
+}
+
+// An Output is what a derivation of the request will build.
+type Output struct {
+	Derivation string `json:"derivation"`
+	ID         string `json:"id"`
+	Path       string `json:"path"`
+}
+
+// Collect does what the request says. base is the directory its paths are relative to. A finding of severity "block" and a tree that cannot
+// be a store item are refusals: nothing is collected then.
+func (c *Collector) Collect(ctx context.Context, req *Request, base string) (*Collection, error) {
+	if req.Enclave != c.Zone.Config.Enclave {
+		return nil, trust.Refuse("request-enclave", "request", "made for enclave %q, this zone is of %q", req.Enclave, c.Zone.Config.Enclave)
+	}
+	unlock, err := c.Zone.Lock("collect")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	child, err := confine.Start(ctx, c.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("no inspection without confinement: %w", err)
+	}
+	defer child.Close()
+	w := &work{c: c, child: child, out: &Collection{Request: req.digest, Findings: map[string]int64{}, Confined: child.Confinement()}}
+	paths := map[string]storepath.Path{}
+	for i := range req.Source {
+		s := &req.Source[i]
+		p, err := w.source(ctx, s, base)
+		if err != nil {
+			return nil, fmt.Errorf("source %q: %w", s.Label, err)
+		}
+		paths[s.Label] = p
+	}
+	system, err := guixSystem(runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	for i := range req.Derivation {
+		d := &req.Derivation[i]
+		if err := w.derivation(ctx, d, paths, system); err != nil {
+			return nil, fmt.Errorf("derivation %q: %w", d.Name, err)
+		}
+	}
+	if err := w.refusals.Err(); err != nil {
+		return nil, err
+	}
+	trust.SortItems(w.out.Items)
+	return w.out, w.commit(ctx)
+}
+
+// guixSystem is Guix's name of this machine's kind.
+func guixSystem(arch string) (string, error) {
+	switch arch {
+	case "amd64":
+		return "x86_64-linux", nil
+	case "arm64":
+		return "aarch64-linux", nil
+	case "riscv64":
+		return "riscv64-linux", nil
+	case "ppc64le":
+		return "powerpc64le-linux", nil
+	}
+	return "", fmt.Errorf("Guix has no name for the architecture %q; set system in the request", arch)
+}
+
+type work struct {
+	c        *Collector
+	child    *confine.Child
+	out      *Collection
+	refusals trust.Refusals
+}
+
+// source archives one source into the store, inspecting it on the way.
+func (w *work) source(ctx context.Context, s *Source, base string) (storepath.Path, error) {
+	stage := filepath.Join(w.c.Zone.Dir, "tmp", "stage-"+s.Label)
+	if err := os.RemoveAll(stage); err != nil {
+		return storepath.Path{}, err
+	}
+	if err := os.MkdirAll(stage, 0o700); err != nil {
+		return storepath.Path{}, err
+	}
+	defer os.RemoveAll(stage)
+	t, err := s.open(ctx, base, stage)
+	if err != nil {
+		return storepath.Path{}, err
+	}
+	defer t.Close()
+	blob, err := w.c.Zone.CAS.Create()
+	if err != nil {
+		return storepath.Path{}, err
+	}
+	// The size of a nar is not known before it is written, and the reader wants to know it: the archive goes to the store first and is read from there.
+	progress := counter(func(n int64) {
+		if w.c.Progress != nil {
+			w.c.Progress(n, s.Name)
+		}
+	})
+	if err := nar.Dump(io.MultiWriter(blob, progress), t.root.FS(), t.name); err != nil {
+		return storepath.Path{}, abort(blob, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return storepath.Path{}, abort(blob, err)
+	}
+	digest, size, err := blob.Commit(trust.Digest{})
+	if err != nil {
+		return storepath.Path{}, err
+	}
+	path, err := storepath.Source(s.Name, digest)
+	if err != nil {
+		return storepath.Path{}, err
+	}
+	return path, w.item(ctx, confine.KindNar, trust.Item{SHA256: digest, Size: size, Kind: trust.KindSource, Name: path.Base()})
+}
+
+// derivation computes a derivation and stores it.
+func (w *work) derivation(ctx context.Context, r *Recipe, sources map[string]storepath.Path, system string) error {
+	d, err := r.derive(sources, system)
+	if err != nil {
+		return err
+	}
+	path, err := d.Path(r.Name)
+	if err != nil {
+		return err
+	}
+	data := d.Bytes()
+	digest := trust.Sum(data)
+	if err := w.c.Zone.CAS.Put(bytes.NewReader(data), digest, int64(len(data))); err != nil {
+		return err
+	}
+	for _, o := range d.Outputs {
+		w.out.Outputs = append(w.out.Outputs, Output{path.Base(), o.ID, o.Path})
+	}
+	return w.item(ctx, confine.KindDerivation, trust.Item{SHA256: digest, Size: int64(len(data)), Kind: trust.KindDerivation, Name: path.Base()})
+}
+
+// item has the reader look into an item of the store.
+func (w *work) item(ctx context.Context, kind string, it trust.Item) error {
+	r, err := w.c.Zone.CAS.Open(it.SHA256)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	report, err := w.child.Judge(ctx, confine.Request{Kind: kind, Name: it.Name, Size: it.Size}, r)
+	if err != nil {
+		return fmt.Errorf("inspection of %s: %w", it.Name, err)
+	}
+	for _, ref := range report.Refusals {
+		w.refusals.Add(trust.Refuse(ref.Code, it.Name, "%s", ref.Detail).At(ref.Offset))
+	}
+	for _, f := range report.Findings {
+		w.out.Findings[f.Severity] += f.Count
+		w.out.Details = append(w.out.Details, Detail{it.Name, f})
+		if f.Severity == confine.Block {
+			w.refusals.Add(trust.Refuse("inspection-block", it.Name, "%s in %q (%d times): %s", f.Rule, f.Place, f.Count, strings.Join(f.Examples, ", ")))
+		}
+	}
+	w.out.Items = append(w.out.Items, it)
+	w.out.Bytes += it.Size
+	w.out.Files += report.Files
+	return nil
+}
+
+// commit is the write that makes it true.
+func (w *work) commit(ctx context.Context) error {
+	z, out := w.c.Zone, w.out
+	list := trust.AppendItems(nil, out.Items)
+	if err := z.CAS.Put(bytes.NewReader(list), trust.Sum(list), int64(len(list))); err != nil {
+		return err
+	}
+	subjects := []trust.Subject{{Name: "items", SHA256: trust.Sum(list)}}
+	findings := map[string]any{}
+	for severity, n := range out.Findings {
+		findings[severity] = n
+	}
+	now := trust.FormatDate(w.c.Clock())
+	return z.Commit(ctx, func(tx *store.Tx) error {
+		if err := tx.Statement(trust.StatementInspected, subjects, map[string]any{
+			"files": out.Files, "bytes": out.Bytes, "findings": findings, "confinement": out.Confined}); err != nil {
+			return err
+		}
+		if err := tx.Statement(trust.StatementCollected, subjects, map[string]any{
+			"items": int64(len(out.Items)), "bytes": out.Bytes, "request": out.Request.String()}); err != nil {
+			return err
+		}
+		for _, it := range out.Items {
+			if err := tx.Exec(ctx, `INSERT INTO collected (sha256, size, kind, name, request, added) VALUES (?, ?, ?, ?, ?, ?)
+				ON CONFLICT (sha256) DO UPDATE SET request = excluded.request, added = excluded.added`,
+				it.SHA256.String(), it.Size, string(it.Kind), it.Name, out.Request.String(), now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// abort gives up what was being stored, because of err.
+func abort(blob *cas.Writer, err error) error {
+	blob.Abort()
+	return err
+}
+
+type counter func(int64)
+
+func (c counter) Write(p []byte) (int, error) { c(int64(len(p))); return len(p), nil }
