@@ -1,0 +1,123 @@
+package inside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/cmd/internal/frame"
+	"sallyport/guix/signature"
+	"sallyport/internal/inside/depot"
+	"sallyport/internal/inside/signer"
+	"sallyport/internal/trust"
+)
+
+func depotNoun(env *frame.Env) *cobra.Command {
+	return noun("depot", "the enclave's substitute server", depotSign(env), depotServe(env))
+}
+
+func depotSign(env *frame.Env) *cobra.Command {
+	var track, keyFile string
+	c := &cobra.Command{
+		Use:     "sign --track TRACK --track-key FILE",
+		Short:   "sign a narinfo for every allowed item that has none yet",
+		Long:    "Sign a narinfo for every allowed item that has none yet. The track's key is read for this one run; the depot itself holds none.",
+		Example: "  sallyport-station depot sign --zone inside --track dev --track-key dev.narinfo.key",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if err := trust.CheckWord(track); err != nil {
+				return frame.Usage("--track: %v", err)
+			}
+			z, root, err := enclave(ctx, env)
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			if keyFile == "" {
+				return frame.Usage("no key: give --track-key FILE")
+			}
+			data, err := frame.ReadBounded(keyFile, 64<<10)
+			if err != nil {
+				return err
+			}
+			key, err := signature.ParseSecretKey(data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", keyFile, err)
+			}
+			r, err := (&signer.Signer{Zone: z, Root: root, Track: track, Key: key, Host: z.Config.Depot.Host}).Sign(ctx)
+			if err != nil {
+				return err
+			}
+			return env.Result(r, func(w io.Writer) {
+				for _, n := range r.Signed {
+					fmt.Fprintln(w, n)
+				}
+				fmt.Fprintf(w, "track %s, allowlist version %d: %d signed now, %d before\n", r.Track, r.Version, len(r.Signed), r.Before)
+			})
+		},
+	}
+	c.Flags().StringVar(&track, "track", "", "the track")
+	c.Flags().StringVar(&keyFile, "track-key", "", "the track's Guix key")
+	return c
+}
+
+func depotServe(env *frame.Env) *cobra.Command {
+	var track, listen string
+	c := &cobra.Command{
+		Use:     "serve --track TRACK [--listen ADDR]",
+		Short:   "serve a track to Guix clients and builders, over HTTP, until interrupted",
+		Example: "  sallyport-station depot serve --zone inside --track dev --listen 10.0.0.5:8080\n  guix build --substitute-urls=http://10.0.0.5:8080 hello",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			if err := trust.CheckWord(track); err != nil {
+				return frame.Usage("--track: %v", err)
+			}
+			z, _, err := enclave(ctx, env)
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			if listen == "" {
+				listen = z.Config.Depot.Listen
+			}
+			d := &depot.Depot{Zone: z, Track: track, Log: env.Log()}
+			if err := d.Check(ctx); err != nil {
+				return err
+			}
+			l, err := depot.Listen(ctx, listen)
+			if err != nil {
+				return err
+			}
+			if err := env.Result(map[string]string{"type": "listening", "url": "http://" + l.Addr().String(), "track": track}, func(w io.Writer) {
+				fmt.Fprintf(w, "http://%s serves track %s\n", l.Addr(), track)
+			}); err != nil {
+				return errors.Join(err, l.Close())
+			}
+			srv := d.Server()
+			done := make(chan error, 1)
+			go func() { done <- srv.Serve(l) }()
+			select {
+			case err := <-done:
+				return err
+			case <-ctx.Done():
+			}
+			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			err = srv.Shutdown(grace)
+			if e := <-done; !errors.Is(e, http.ErrServerClosed) {
+				err = errors.Join(err, e)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&track, "track", "", "the track")
+	c.Flags().StringVar(&listen, "listen", "", "address (default: depot.listen of zone.toml)")
+	return c
+}

@@ -1,0 +1,37 @@
+// Package inside has the verbs of the high side: gate, review, depot, builders, quorum.
+package inside
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/cmd/internal/frame"
+	"sallyport/internal/store"
+	"sallyport/internal/trust"
+)
+
+// Nouns returns the nouns of the inside.
+func Nouns(env *frame.Env) []*cobra.Command {
+	return []*cobra.Command{importVerb(env), reviewNoun(env), depotNoun(env), builderNoun(env), buildVerb(env), quorumNoun(env)}
+}
+
+func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(verbs...)
+	return c
+}
+
+// enclave opens the inside zone and its root.
+func enclave(ctx context.Context, env *frame.Env) (*store.Zone, *trust.Root, error) {
+	z, err := env.Zone(ctx, store.Inside)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := z.Root()
+	if err != nil {
+		z.Close()
+		return nil, nil, frame.WithHint(err, "'%s trust init' makes the enclave's first root", env.Program)
+	}
+	return z, r, nil
+}

@@ -1,0 +1,149 @@
+// Package outside has the verbs of the low side: what collects, and makes volumes. The enclave's program does not link it.
+package outside
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/verbs"
+	"sallyport/internal/outside/collect"
+	"sallyport/internal/store"
+)
+
+// Nouns returns the nouns of the outside. shipment is the noun whose verbs both sides have; the outside adds to it.
+func Nouns(env *frame.Env, shipment *cobra.Command) []*cobra.Command {
+	shipment.AddCommand(create(env))
+	return []*cobra.Command{collectVerb(env), request(env)}
+}
+
+func request(env *frame.Env) *cobra.Command {
+	c := &cobra.Command{Use: "request", Short: "what is wanted", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(&cobra.Command{
+		Use:     "check FILE",
+		Short:   "check a request and list every fault, without doing anything",
+		Example: "  sallyport request check request.toml",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := read(args[0])
+			if err != nil {
+				return err
+			}
+			return env.Result(map[string]any{"enclave": r.Enclave, "sources": len(r.Source), "derivations": len(r.Derivation)}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s: %d sources, %d derivations for enclave %s\n", args[0], len(r.Source), len(r.Derivation), r.Enclave)
+			})
+		},
+	})
+	return c
+}
+
+func read(file string) (*collect.Request, error) {
+	data, err := frame.ReadBounded(file, collect.MaxRequest)
+	if err != nil {
+		return nil, err
+	}
+	r, err := collect.ParseRequest(data)
+	if err != nil {
+		return nil, frame.Usage("%s: %v", file, err)
+	}
+	return r, nil
+}
+
+func collectVerb(env *frame.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:     "collect FILE",
+		Short:   "bring together what a request asks for, and look into every file",
+		Example: "  sallyport collect --zone outside request.toml\n  sallyport collect --zone outside --json request.toml | jq '.outputs[].path'",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			r, err := read(args[0])
+			if err != nil {
+				return err
+			}
+			z, err := env.Zone(ctx, store.Outside)
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			reader, err := verbs.ReaderOptions(env)
+			if err != nil {
+				return err
+			}
+			p := env.Progress("collecting", 0)
+			defer p.Done()
+			c := &collect.Collector{Zone: z, Reader: reader, Clock: env.Clock, Progress: func(n int64, item string) { p.Note(item); p.Add(n) }}
+			base, err := filepath.Abs(filepath.Dir(args[0]))
+			if err != nil {
+				return err
+			}
+			out, err := c.Collect(ctx, r, base)
+			if err != nil {
+				return err
+			}
+			return env.Result(out, func(w io.Writer) {
+				for _, it := range out.Items {
+					fmt.Fprintf(w, "%-10s %12d  %s\n", it.Kind, it.Size, it.Name)
+				}
+				for _, o := range out.Outputs {
+					fmt.Fprintf(w, "will build %12s  %s\n", o.ID, o.Path)
+				}
+				fmt.Fprintf(w, "%d items, %s; %d files looked at:%s\n", len(out.Items), frame.Bytes(out.Bytes), out.Files, verbs.Severities(out.Findings))
+				for _, f := range out.Details {
+					if f.Severity == "high" || f.Severity == "block" {
+						verbs.PrintFinding(w, f.Finding)
+					}
+				}
+			})
+		},
+	}
+}
+
+func create(env *frame.Env) *cobra.Command {
+	var key, sums, slip string
+	c := &cobra.Command{
+		Use:     "create --key FILE --sums-key FILE --slip FILE DIR",
+		Short:   "sign and number what was collected, and write it as a volume",
+		Example: "  sallyport shipment create --zone outside --key carol.manifest.key --sums-key carol.sums.key --slip slip-1.txt volume-1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if slip == "" {
+				return frame.Usage("no place for the slip: give --slip FILE; it travels by another way than the volume")
+			}
+			z, err := env.Zone(ctx, store.Outside)
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			mk, err := env.Key(key)
+			if err != nil {
+				return err
+			}
+			sk, err := env.Key(sums)
+			if err != nil {
+				return err
+			}
+			p := env.Progress("writing the volume", 0)
+			defer p.Done()
+			c := &collect.Collector{Zone: z, Clock: env.Clock, Progress: func(n int64, item string) { p.Note(item); p.Add(n) }}
+			out, err := c.Pack(ctx, args[0], mk, sk)
+			if err != nil {
+				return err
+			}
+			if err := frame.WriteNew(slip, out.Slip.Text(), 0o644); err != nil {
+				return frame.WithHint(err, "the volume is whole; 'sallyport shipment slip %s' prints its slip again", args[0])
+			}
+			return env.Result(out, func(w io.Writer) {
+				fmt.Fprintf(w, "shipment %d: %d items, %s in %s\n\nThe slip, which travels by another way (%s):\n\n%s", out.Number, out.Items, frame.Bytes(out.Bytes), out.Volume, slip, out.Slip.Text())
+			})
+		},
+	}
+	c.Flags().StringVar(&key, "key", "", "the collector's key for manifests")
+	c.Flags().StringVar(&sums, "sums-key", "", "the collector's minisign key for sums")
+	c.Flags().StringVar(&slip, "slip", "", "where to write the slip")
+	return c
+}
