@@ -1,0 +1,43 @@
+# Sallyport. `make demo` runs the main job, `make test` the tests; both need Go 1.26, git and a C compiler (for the race tests), nothing else.
+
+export CGO_ENABLED = 0
+GOFLAGS_BUILD = -trimpath -buildvcs=false
+PROGRAMS = sallyport sallyport-station sallyport-reader sallyport-verify
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+
+.PHONY: all build demo test test-long test-race bench check fuzz vet clean
+
+all: build
+
+build: ## the four programs, static, in build/
+	@mkdir -p build
+	@go build $(GOFLAGS_BUILD) -o build/ $(addprefix ./cmd/,$(PROGRAMS))
+
+demo: ## carry sallyport-verify across a gap, then attack the enclave
+	@go run $(GOFLAGS_BUILD) ./demo
+
+test: build ## all tests, the long ones included
+	go test ./... -timeout 20m
+
+test-race: build
+	CGO_ENABLED=1 go test -race -short ./... -timeout 30m
+
+bench: build ## benchmarks, with the peer's figure beside ours where there is a peer
+	go test -run '^$$' -bench . -benchmem ./guix/... ./internal/...
+
+FUZZTIME = 30s
+fuzz: ## every fuzz target for FUZZTIME each
+	@for p in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$p | grep ^Fuzz); do \
+	    echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+	  done; done
+
+vet:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+check: vet test demo test-race ## all that continuous integration does
+
+clean:
+	rm -rf build demo-zones
