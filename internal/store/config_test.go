@@ -1,0 +1,130 @@
+package store
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"sallyport/internal/trust"
+)
+
+// Every field of Config has exactly one row of the table, and every row a field.
+func TestConfigKeys(t *testing.T) {
+	rows := map[string]bool{}
+	for _, k := range ConfigKeys() {
+		if rows[k.Name] {
+			t.Errorf("%s is described twice", k.Name)
+		}
+		rows[k.Name] = true
+		if k.Doc == "" || len(k.Kinds) == 0 {
+			t.Errorf("%s is not described", k.Name)
+		}
+		if !strings.Contains(ExplainConfig(), k.Name+" (") {
+			t.Errorf("%s is not explained", k.Name)
+		}
+	}
+	var walk func(prefix string, typ reflect.Type)
+	walk = func(prefix string, typ reflect.Type) {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			tag := f.Tag.Get("toml")
+			switch {
+			case tag == "-":
+			case f.Type.Kind() == reflect.Struct:
+				walk(tag+".", f.Type)
+			case !rows[prefix+tag]:
+				t.Errorf("field %s has no row", prefix+tag)
+			default:
+				delete(rows, prefix+tag)
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Config]())
+	for name := range rows {
+		t.Errorf("row %s has no field", name)
+	}
+}
+
+func TestConfigDefaults(t *testing.T) {
+	for _, kind := range everywhere {
+		c, err := NewConfig(kind, "citadel")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Depot.MaxAge != 5*time.Minute || c.Collector.Timeout != 10*time.Minute || c.Build.Timeout != 6*time.Hour || c.Space.Reserve != 1<<30 {
+			t.Errorf("%+v", c)
+		}
+		back, err := ParseConfig(c.Text())
+		if err != nil || !reflect.DeepEqual(back, c) {
+			t.Errorf("%s: %+v, %v", c.Text(), back, err)
+		}
+		if c.Origin() != "sallyport/citadel/"+kind {
+			t.Error(c.Origin())
+		}
+	}
+	c, _ := NewConfig(Outside, "citadel")
+	c.Collector.Person = "carol"
+	c.Collector.ManifestKey = `/a "strange"\path`
+	c.Collector.Mirrors = []string{"https://one.example/", "https://two.example/"}
+	c.Space.Reserve = 0
+	back, err := ParseConfig(c.Text())
+	if err != nil || !reflect.DeepEqual(back, c) {
+		t.Errorf("%s\n%+v\n%+v\n%v", c.Text(), c, back, err)
+	}
+	if _, err := ParseConfig((&Config{Kind: Inside, Enclave: "citadel"}).Text()); err != nil {
+		t.Error("a config with nothing else set:", err)
+	}
+}
+
+func TestConfigRefused(t *testing.T) {
+	head := "kind = \"inside\"\nenclave = \"citadel\"\n"
+	for _, v := range []struct{ text, want string }{
+		{head + "[depot]\nlisten = \"x\"\nlisen = \"y\"\n", "zone.toml:5: config-unknown: there is no key \"depot.lisen\""},
+		{head + "colour = 1\n[nothing]\nx = 1\n", "zone.toml:3: config-unknown: there is no key \"colour\"\nzone.toml:4: config-unknown"},
+		{head + "[depot\n", "zone.toml:3:"},
+		{head + "kind = \"outside\"\n", "config-syntax"},
+		{head + "[depot]\nmax-age = 5\n", "config-syntax"},
+		{head + "[depot]\nmax-age = \"6m\"\n", "zone.toml: depot.max-age: config-value"},
+		{head + "[depot]\nmax-age = \"soon\"\n", "zone.toml: depot.max-age: config-value"},
+		{head + "[build]\ncores = -1\nmax-log = 0\n", "zone.toml: build.cores: config-value: -1, want 0 or more\nzone.toml: build.max-log: config-value"},
+		{head + "[collector]\nperson = \"carol\"\n", "zone.toml: collector.person: config-kind: a zone of kind inside"},
+		{"kind = \"sideways\"\nenclave = \"citadel\"\n", "zone.toml: kind: config-value"},
+		{"kind = \"inside\"\nenclave = \"The Citadel\"\n", "zone.toml: enclave: config-value"},
+		{"kind = \"inside\"\n", "zone.toml: enclave: config-value"},
+		{"", "zone.toml: kind: config-value"},
+		{strings.Repeat("#", MaxConfig+1), "config-size"},
+	} {
+		_, err := ParseConfig([]byte(v.text))
+		if err == nil {
+			t.Errorf("%.60q: accepted", v.text)
+			continue
+		}
+		if _, ok := trust.AsRefusals(err); !ok {
+			t.Errorf("%.60q: %v is no refusal", v.text, err)
+		}
+		for _, want := range strings.Split(v.want, "\n") {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%.60q:\n%v\nwant %q", v.text, err, want)
+			}
+		}
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte("kind = \"inside\"\nenclave = \"citadel\"\n[depot]\nlisten = \"x\"\nmax-age = \"1m\"\n"))
+	f.Add([]byte("kind = \"outside\"\nenclave = \"citadel\"\n[collector]\nmirrors = [\"a\", \"b\\u0041\\\"\"]\nmax-item = 0x10\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseConfig(b)
+		if err != nil {
+			return
+		}
+		back, err := ParseConfig(c.Text())
+		if err != nil {
+			t.Fatalf("%s: %v", c.Text(), err)
+		}
+		if string(back.Text()) != string(c.Text()) {
+			t.Errorf("%s\n%s", c.Text(), back.Text())
+		}
+	})
+}
