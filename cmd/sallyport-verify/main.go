@@ -85,7 +85,7 @@ type options struct {
 }
 
 func main() {
-	// A million entries pass through a heap of a few megabytes; collecting it less often halves the time and costs as many again.
+	// Many short-lived values pass through a heap of a few megabytes: let it grow to some tens, and be collected less often.
 	debug.SetGCPercent(400)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
