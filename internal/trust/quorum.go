@@ -100,7 +100,7 @@ func (v Vote) says() []string {
 	return lines
 }
 
-// agrees reports whether both votes say the same of the same derivation.
+// Same reports whether both votes say the same of the same derivation.
 func (v Vote) Same(other Vote) bool {
 	return v.SHA256 == other.SHA256 && maps.EqualFunc(v.Outputs, other.Outputs, BuiltOutput.equal)
 }
