@@ -7,8 +7,8 @@
 //
 // [Run] lays out a root directory in Job.WorkDir with the closure of the inputs and nothing else, runs the derivation's builder
 // in it (package sandbox says how it is confined), judges each output as the daemon does before it registers one, makes
-// the outputs canonical, hashes them and finds their references. It registers nothing: the caller takes the trees from
-// Output.HostPath before it closes the result, which deletes all that is left.
+// the outputs canonical, hashes them and finds their references. It registers nothing: the caller takes the trees away ([Output.Move])
+// before it closes the result, which deletes all that is left.
 //
 // Job.StoreDir, the inputs' completeness, and that the derivation is the one that was allowed are the caller's to assure.
 // A main function that builds calls [MaybeChild] first.
@@ -42,12 +42,13 @@
 //
 //   - A fixed output has no network at all, as under a daemon without slirp4netns: lo is down. The host's hosts and resolv.conf, useless then, are
 //     not shown; /etc/hosts is the one that other builds have. Builders that begin with "builtin:" are refused (code [CodeBuiltin]).
-//   - The builder has no_new_privs, a system call filter, no supplementary group, and no core dumps: see package sandbox. Job.UserNamespaces
+//   - The builder has no_new_privs, a system call filter, no supplementary group (but its own), and no core dumps: see package sandbox. Job.UserNamespaces
 //     lets a derivation whose test suite insists make user namespaces.
 //   - The daemon copies a fixed output to a fresh tree in case a process of the builder has kept a descriptor. Here nothing of the build runs any
 //     more when an output is looked at; there is no such process.
 //   - Extended attributes and access lists are removed from outputs: a nar does not hold them, so they would be unhashed content.
 //   - A build's log has a limit by default.
+//   - exportReferencesGraph does not take closures that hold a derivation; the daemon adds the outputs of each from its database.
 //   - All outputs are judged and every fault is reported, not only the first.
 //
 // # Judgement of outputs

@@ -3,6 +3,7 @@ package build
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -67,7 +68,26 @@ type Output struct {
 	NarHash    [32]byte
 	NarSize    int64
 	References []storepath.Path // sorted; may include Path
-	HostPath   string           // the tree; to be moved or copied away before Result.Close. Renaming a directory needs its mode 0755 for a moment
+	HostPath   string           // the tree; to be moved or copied away before Result.Close
+}
+
+// Move moves the tree to dir, on the same file system, under the base name of its path, and sets HostPath.
+func (o *Output) Move(dir string) error {
+	from, err := openDirectory(filepath.Dir(o.HostPath))
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	to, err := openDirectory(dir)
+	if err != nil {
+		return err
+	}
+	defer to.close()
+	if err := moveTree(from, to, o.Path.Base()); err != nil {
+		return err
+	}
+	o.HostPath = filepath.Join(dir, o.Path.Base())
+	return nil
 }
 
 // Close deletes everything the build left on disk, the outputs that are still at their HostPath included.

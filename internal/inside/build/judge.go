@@ -198,25 +198,34 @@ func moveOutputs(l *layout, out string, made []Output) error {
 	defer to.close()
 	for i := range made {
 		base := made[i].Path.Base()
-		st, err := l.store.lstat(base)
-		if err != nil {
+		if err := moveTree(l.store, to, base); err != nil {
 			return err
 		}
-		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		if isDir { // its "..", in it, is about to change
-			if err := l.store.chmod(base, 0o755); err != nil {
-				return err
-			}
-		}
-		if err := unix.Renameat(l.store.fd, base, to.fd, base); err != nil {
-			return l.store.fail("rename", base, err)
-		}
-		if isDir {
-			if err := to.chmod(base, 0o555); err != nil {
-				return err
-			}
-		}
 		made[i].HostPath = filepath.Join(out, base)
+	}
+	return nil
+}
+
+// moveTree renames a canonical tree from one directory to another.
+func moveTree(from, to *dir, base string) error {
+	st, err := from.lstat(base)
+	if err != nil {
+		return err
+	}
+	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if isDir { // its "..", in it, is about to change
+		if err := from.chmod(base, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := unix.Renameat2(from.fd, base, to.fd, base, unix.RENAME_NOREPLACE); err != nil {
+		if isDir {
+			from.chmod(base, 0o555)
+		}
+		return from.fail("rename", base, err)
+	}
+	if isDir {
+		return to.chmod(base, 0o555)
 	}
 	return nil
 }

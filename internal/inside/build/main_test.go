@@ -7,5 +7,9 @@ import (
 
 func TestMain(m *testing.M) {
 	MaybeChild()
+	if os.Getenv(helperVariable) != "" {
+		helper()
+		return
+	}
 	os.Exit(m.Run())
 }

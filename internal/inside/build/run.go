@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sallyport/guix/derivation"
 	"sallyport/guix/storepath"
 	"sallyport/internal/inside/build/sandbox"
@@ -134,6 +136,14 @@ func (r *Result) findStrays(l *layout, exit *sandbox.Exit) error {
 			r.stray("/dev/shm/" + n)
 		}
 		shmErr = errors.Join(err, exit.Shm.Close())
+	}
+	if !l.root0 {
+		// They were the builder's, who may have shut them.
+		for _, d := range []*dir{l.rootFD, l.store} {
+			if err := unix.Fchmod(d.fd, 0o700); err != nil {
+				return errors.Join(shmErr, d.fail("chmod", ".", err))
+			}
+		}
 	}
 	err := r.strays(l.rootFD, "", l.want)
 	slices.Sort(r.Strays)

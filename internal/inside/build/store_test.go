@@ -46,6 +46,7 @@ func newStore(t testing.TB) *store {
 		}
 	}
 	t.Cleanup(func() {
+		assertNothingLeft(t, s.work)
 		if err := errors.Join(removeTree(s.dir), removeTree(s.work)); err != nil {
 			t.Error(err)
 		}
@@ -102,19 +103,13 @@ func (s *store) addText(t testing.TB, name, text string, refs ...storepath.Path)
 // addResult moves the outputs of a build into the store.
 func (s *store) addResult(t testing.TB, r *Result) {
 	t.Helper()
-	for _, o := range r.Outputs {
-		fi, err := os.Lstat(o.HostPath)
-		if err != nil {
+	for i := range r.Outputs {
+		o := &r.Outputs[i]
+		if err := o.Move(s.dir); err != nil {
 			t.Fatal(err)
 		}
-		if fi.IsDir() {
-			os.Chmod(o.HostPath, 0o755)
-		}
-		if err := os.Rename(o.HostPath, s.path(o.Path)); err != nil {
-			t.Fatal(err)
-		}
-		if fi.IsDir() {
-			os.Chmod(s.path(o.Path), 0o555)
+		if o.HostPath != s.path(o.Path) || s.dumpHash(t, o.Path) != o.NarHash {
+			t.Errorf("%s is not the output after the move", o.HostPath)
 		}
 		s.references[o.Path] = o.References
 	}
@@ -182,7 +177,7 @@ func (s *store) job(t testing.TB, p storepath.Path, d *derivation.Derivation) Jo
 	}
 }
 
-// run builds job, which leaves nothing in the work directory but what is in the result.
+// run builds job. What it leaves in the work directory is checked when the test ends.
 func run(t testing.TB, job Job) (*Result, string, error) {
 	t.Helper()
 	var log bytes.Buffer
@@ -198,11 +193,7 @@ func run(t testing.TB, job Job) (*Result, string, error) {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-		assertNothingLeft(t, job.WorkDir)
 	})
-	if err != nil {
-		assertNothingLeft(t, job.WorkDir)
-	}
 	return r, log.String(), err
 }
 
