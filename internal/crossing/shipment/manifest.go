@@ -12,9 +12,10 @@ import (
 
 // Bounds of a shipment, from docs/spec/shipment.md.
 const (
-	MaxManifest = trust.MaxListSize // bytes of the manifest file
-	MaxRecent   = 16
-	MaxNumber   = int64(1) << 53
+	MaxManifest = trust.MaxListSize    // bytes of the manifest file, signatures included
+	MaxRecent   = 16                   // recent lines
+	MaxNumber   = int64(1) << 53       // of a shipment: what a statement can hold as an integer
+	MaxBytes    = int64(trust.MaxSize) // of all items together
 )
 
 const manifestTitle = "sallyport manifest v1"
@@ -35,7 +36,7 @@ type Manifest struct {
 	Items    []trust.Item // sorted
 }
 
-// Bytes returns the number of items' bytes.
+// Bytes returns the sum of the items' sizes. For a manifest that was parsed it is at most [MaxBytes].
 func (m *Manifest) Bytes() int64 {
 	var n int64
 	for _, it := range m.Items {
@@ -61,7 +62,14 @@ func (m *Manifest) Sign(k *trust.Key) ([]byte, error) {
 	if _, err := ParseManifest(text); err != nil {
 		return nil, fmt.Errorf("a manifest that would be refused is not signed: %w", err)
 	}
-	return trust.SignNote(text, k)
+	file, err := trust.SignNote(text, k)
+	if err == nil && len(file) > MaxManifest {
+		err = fmt.Errorf("a manifest of %d bytes, more than %d, would be refused", len(file), MaxManifest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
 }
 
 // ParseManifest reads a manifest's text. It is strict: Text of the result is text again. Errors are [trust.Refusals] that list every fault.
@@ -82,27 +90,41 @@ func ParseManifest(text []byte) (*Manifest, error) {
 	m.Date = s.Date("date")
 	m.Previous = s.Previous("previous", m.Number == 1)
 	below := m.Number
-	for s.Peek("recent") {
+	if below == 0 { // refused already
+		below = MaxNumber + 1
+	}
+	for n := 1; s.Peek("recent"); n++ {
 		line, at, _ := s.Next()
+		if n > MaxRecent {
+			if n == MaxRecent+1 {
+				s.Refuse("recent", at, "more than %d recent shipments", MaxRecent)
+			}
+			continue
+		}
 		number, date, _ := strings.Cut(strings.TrimPrefix(line, "recent "), " ")
-		r := Recent{}
+		var r Recent
 		if r.Number, err = trust.ParseNumber(number, MaxNumber); err != nil {
 			s.Refuse("syntax", at, "recent: %v", err)
+		} else if r.Number < 1 || r.Number >= below {
+			s.Refuse("recent", at, "recent %d does not stand below %d", r.Number, below)
+		} else {
+			below = r.Number
 		}
 		if r.Date, err = trust.ParseDate(date); err != nil {
 			s.Refuse("syntax", at, "recent: %v", err)
 		}
-		if r.Number < 1 || r.Number >= below {
-			s.Refuse("recent", at, "recent %d does not stand below %d", r.Number, below)
-		}
-		below = r.Number
 		m.Recent = append(m.Recent, r)
-		if len(m.Recent) > MaxRecent {
-			s.Refuse("recent", at, "more than %d recent shipments", MaxRecent)
+	}
+	at = s.Offset()
+	m.Items = s.Items(true)
+	// A sum that wraps around would tell another total than the slip's reader adds up.
+	left := MaxBytes
+	for _, it := range m.Items {
+		if left -= it.Size; left < 0 {
+			s.Refuse("size", at, "the items have more than %d bytes together", MaxBytes)
 			break
 		}
 	}
-	m.Items = s.Items(true)
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
@@ -138,7 +160,7 @@ func OpenManifest(file []byte, root *trust.Root) (*Manifest, []string, error) {
 	return m, persons, nil
 }
 
-// itemPath is where an item lies on a volume.
+// itemPath is where an item lies on a volume. Items of one content share a file.
 func itemPath(it trust.Item) string {
 	h := it.SHA256.String()
 	return "items/" + h[:2] + "/" + h

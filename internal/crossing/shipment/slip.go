@@ -17,8 +17,8 @@ type Slip struct {
 	Enclave  string
 	Number   int64
 	Manifest trust.Digest // of the whole manifest file
-	Items    int64
-	Bytes    int64
+	Items    int64        // lines of the manifest
+	Bytes    int64        // sum of their sizes
 }
 
 // NewSlip makes the slip of a signed manifest file.
@@ -43,15 +43,23 @@ func ParseSlip(text []byte) (*Slip, error) {
 		return nil, sc.Err()
 	}
 	s.Enclave = sc.Word("enclave")
-	s.Number = sc.Number("shipment")
 	at := sc.Offset()
+	if s.Number = sc.Number("shipment"); s.Number > MaxNumber {
+		sc.Refuse("number", at, "shipment %d is above %d", s.Number, MaxNumber)
+	}
+	at = sc.Offset()
 	if d := sc.Field("manifest"); d != "" {
 		if s.Manifest, err = trust.ParseDigest(d); err != nil {
 			sc.Refuse("syntax", at, "manifest: %v", err)
 		}
 	}
 	s.Items = sc.Number("items")
-	s.Bytes = sc.Number("bytes")
+	at = sc.Offset()
+	if n := sc.Field("bytes"); n != "" { // 0 is possible: an empty file is an item
+		if s.Bytes, err = trust.ParseNumber(n, trust.MaxSize); err != nil {
+			sc.Refuse("syntax", at, "bytes: %v", err)
+		}
+	}
 	if _, at, more := sc.Next(); more {
 		sc.Refuse("syntax", at, "text behind the last line")
 	}

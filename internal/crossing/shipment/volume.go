@@ -1,19 +1,22 @@
 package shipment
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
+	"golang.org/x/sys/unix"
+
+	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
 )
 
@@ -26,108 +29,33 @@ const (
 	signatureTail = ".minisig"
 )
 
-// chunk is how much of a file is in memory at a time.
-const chunk = 1 << 20
-
-// summed is a file of a volume with both digests, as they stand in the sums.
-type summed struct {
-	path   string
-	sha256 [32]byte
-	sha512 [64]byte
-}
-
-// sums prints both sums files, sorted by path, as coreutils' sha256sum and sha512sum would.
-func sums(files []summed) (sums256, sums512 []byte) {
-	slices.SortFunc(files, func(a, b summed) int { return strings.Compare(a.path, b.path) })
-	for _, f := range files {
-		sums256 = fmt.Appendf(sums256, "%s  %s\n", hex.EncodeToString(f.sha256[:]), f.path)
-		sums512 = fmt.Appendf(sums512, "%s  %s\n", hex.EncodeToString(f.sha512[:]), f.path)
-	}
-	return sums256, sums512
-}
-
-// copyHashed copies r to w in chunks, hashing with SHA-256 and SHA-512 on the side, and returns the digests and the size.
-// At most limit+1 bytes are read.
-func copyHashed(ctx context.Context, w io.Writer, r io.Reader, limit int64) (summed, int64, error) {
-	var s summed
-	h256, h512 := sha256.New(), sha512.New()
-	// Two buffers: while one is hashed and written, the next is read.
-	read := make(chan []byte)
-	free := make(chan []byte, 2)
-	free <- make([]byte, chunk)
-	free <- make([]byte, chunk)
-	var readErr error
-	stop := make(chan struct{})
-	go func() {
-		defer close(read)
-		left := limit + 1
-		for left > 0 {
-			var buf []byte
-			select {
-			case buf = <-free:
-			case <-stop:
-				return
-			}
-			n, err := io.ReadFull(r, buf[:min(int64(len(buf)), left)])
-			left -= int64(n)
-			if n > 0 {
-				select {
-				case read <- buf[:n]:
-				case <-stop:
-					return
-				}
-			}
-			if err != nil {
-				if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-					readErr = err
-				}
-				return
-			}
-		}
-	}()
-	var n int64
-	for buf := range read {
-		if err := ctx.Err(); err != nil {
-			close(stop)
-			return s, n, err
-		}
-		done := make(chan struct{}, 2)
-		for _, h := range []hash.Hash{h256, h512} {
-			go func() { h.Write(buf); done <- struct{}{} }()
-		}
-		_, err := w.Write(buf)
-		<-done
-		<-done
-		if err != nil {
-			close(stop)
-			return s, n, err
-		}
-		n += int64(len(buf))
-		free <- buf[:cap(buf)]
-	}
-	h256.Sum(s.sha256[:0])
-	h512.Sum(s.sha512[:0])
-	return s, n, readErr
-}
-
-// Write makes a volume at dir, which must not be there yet, from a signed manifest file. open returns an item's content. The volume
-// grows under a temporary name beside dir, is made durable, and gets its name last: a volume that has its name is whole. What an
-// interrupted run left is removed by the next one. progress, if not nil, is told of bytes written.
+// Write makes a volume at dir, which must not be there yet, from a signed manifest file, of which m is the text. open returns an item's content.
+// progress, if not nil, is told of bytes written.
+//
+// The volume grows in .NAME.partial beside dir: each file is synced as it is written, then the directories that name them, and the name comes
+// last. A crash before that leaves the partial directory, which the next run empties; a crash after it leaves a whole volume. A run that
+// is alive holds a lock on its partial directory, so that two of them never mix.
 func Write(ctx context.Context, dir string, m *Manifest, file []byte, open func(trust.Item) (io.ReadCloser, error), sumsKey *trust.Key, progress func(int64)) (err error) {
-	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("%s is there already; a volume is never overwritten", dir)
+	if err := writable(m, file, sumsKey); err != nil {
+		return err
 	}
 	dir = filepath.Clean(dir)
-	temp := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".partial")
-	if err := os.RemoveAll(temp); err != nil {
+	if _, err := os.Lstat(dir); err == nil {
+		return taken(dir)
+	}
+	parent := filepath.Dir(dir)
+	if err := durable.MkdirAll(durable.OS{}, parent, 0o755); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(temp, 0o755); err != nil {
+	temp := filepath.Join(parent, "."+filepath.Base(dir)+".partial")
+	lock, err := claim(temp)
+	if err != nil {
 		return err
 	}
+	defer lock.Close()
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(temp))
+			err = errors.Join(err, os.RemoveAll(temp)) // still under the lock
 		}
 	}()
 	root, err := os.OpenRoot(temp)
@@ -135,111 +63,243 @@ func Write(ctx context.Context, dir string, m *Manifest, file []byte, open func(
 		return err
 	}
 	defer root.Close()
-	var files []summed
-	put := func(path string, r io.Reader, size int64) error {
-		if d := filepath.Dir(path); d != "." {
-			if err := root.MkdirAll(d, 0o755); err != nil {
-				return err
-			}
-		}
-		f, err := root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-		if err != nil {
-			return err
-		}
-		var w io.Writer = f
-		if progress != nil {
-			w = io.MultiWriter(f, counter(progress))
-		}
-		s, n, err := copyHashed(ctx, w, r, size)
-		if err == nil && n != size {
-			err = fmt.Errorf("%s: %d bytes expected, %d came", path, size, n)
-		}
-		if err == nil {
-			err = f.Sync()
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		s.path = path
-		files = append(files, s)
-		return nil
-	}
-	for _, it := range m.Items {
-		r, err := open(it)
-		if err != nil {
-			return err
-		}
-		err = put(itemPath(it), r, it.Size)
-		if err = errors.Join(err, r.Close()); err != nil {
-			return fmt.Errorf("item %s: %w", it.Name, err)
-		}
-		if trust.Digest(files[len(files)-1].sha256) != it.SHA256 {
-			return fmt.Errorf("item %s: its content has changed in the store", it.Name)
-		}
-	}
-	if err := put(fileManifest, strings.NewReader(string(file)), int64(len(file))); err != nil {
+	if err := empty(root); err != nil {
 		return err
 	}
-	readme := readmeText(m, sumsKey)
-	if err := put(fileReadme, strings.NewReader(readme), int64(len(readme))); err != nil {
+	w := &writer{ctx: ctx, root: root, hash: newHasher(), progress: progress, dirs: []string{"."}}
+	if err := w.volume(m, file, open, sumsKey); err != nil {
 		return err
 	}
-	sums256, sums512 := sums(files)
-	comment := trust.SumsComment(m.Enclave, m.Number)
-	for _, s := range []struct {
-		name string
-		data []byte
-	}{{fileSums256, sums256}, {fileSums512, sums512}} {
-		sig, err := trust.SignSums(sumsKey, s.data, comment)
-		if err != nil {
-			return err
-		}
-		if err := put(s.name, strings.NewReader(string(s.data)), int64(len(s.data))); err != nil {
-			return err
-		}
-		if err := put(s.name+signatureTail, strings.NewReader(string(sig)), int64(len(sig))); err != nil {
+	for _, d := range w.dirs {
+		if err := syncDir(root, d); err != nil {
 			return err
 		}
 	}
-	if err := syncTree(root); err != nil {
+	if err := rename(temp, dir); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, dir); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
+	return durable.SyncDir(durable.OS{}, parent)
 }
 
-type counter func(int64)
+// writable refuses, before hours are spent, to write what [Verify] would refuse.
+func writable(m *Manifest, file []byte, sumsKey *trust.Key) error {
+	if sumsKey.Context() != trust.ContextSums {
+		return fmt.Errorf("key %s is no key for sums", sumsKey.Name())
+	}
+	text, lines, err := trust.SplitNote("manifest", file, MaxManifest)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(text, m.Text()) {
+		return errors.New("the manifest file has another text than the manifest")
+	}
+	want := "— " + sumsKey.Person() + "/" + string(trust.ContextManifest) + " "
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {
+		return fmt.Errorf("key %s: %s has not signed the manifest, and only who did may sign its sums", sumsKey.Name(), sumsKey.Person())
+	}
+	return nil
+}
 
-func (c counter) Write(p []byte) (int, error) { c(int64(len(p))); return len(p), nil }
+func taken(dir string) error {
+	return fmt.Errorf("%s is there already; a volume is never overwritten", dir)
+}
 
-// syncTree makes every directory of a new volume durable; its files already are.
-func syncTree(root *os.Root) error {
-	dirs := []string{"."}
-	for i := 0; i < len(dirs); i++ {
-		d, err := root.Open(dirs[i])
+// maxClaims bounds the tries to get hold of a directory that others make and remove.
+const maxClaims = 10
+
+// claim makes the directory, or takes over one that a dead run has left, and locks it.
+func claim(dir string) (*os.File, error) {
+	for range maxClaims {
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("%s is in the way: %w", dir, err)
 		}
-		entries, err := d.ReadDir(-1)
-		if err == nil {
-			err = d.Sync()
-		}
-		if err = errors.Join(err, d.Close()); err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if e.IsDir() {
-				dirs = append(dirs, filepath.Join(dirs[i], e.Name()))
+		if err := durable.Lock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			f.Close()
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				err = errors.New("another run is writing this volume")
 			}
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		// Between opening and locking it may have become a volume or been removed. The lock counts only if the name still means it.
+		mine, err := f.Stat()
+		if err == nil {
+			var now fs.FileInfo
+			if now, err = os.Lstat(dir); err == nil && os.SameFile(mine, now) {
+				return f, nil
+			}
+		}
+		f.Close()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s: others make and remove it all the time", dir)
+}
+
+// empty removes what an interrupted run has left.
+func empty(root *os.Root) error {
+	d, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	names, err := d.Readdirnames(-1)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := root.RemoveAll(name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func syncDir(path string) error {
-	d, err := os.Open(path)
+// rename gives the volume its name, unless the name was taken in the meantime. os.Rename would replace an empty directory.
+func rename(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return taken(to)
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP):
+		// A file system that knows no such rename, as some network ones do.
+		if _, err := os.Lstat(to); err == nil {
+			return taken(to)
+		}
+		return os.Rename(from, to)
+	case err != nil:
+		return &os.LinkError{Op: "renameat2", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+// A writer fills the partial directory of one volume.
+type writer struct {
+	ctx      context.Context
+	root     *os.Root
+	hash     *hasher
+	progress func(int64)
+	dirs     []string // made so far
+	sums256  []byte
+	sums512  []byte
+}
+
+func (w *writer) volume(m *Manifest, file []byte, open func(trust.Item) (io.ReadCloser, error), sumsKey *trust.Key) error {
+	// In the order of the paths, which is that of the sums.
+	readme := readmeText(m, sumsKey)
+	if err := w.covered(fileReadme, []byte(readme)); err != nil {
+		return err
+	}
+	for i, it := range m.Items {
+		if i > 0 && it.SHA256 == m.Items[i-1].SHA256 {
+			continue
+		}
+		if err := w.item(it, open); err != nil {
+			return fmt.Errorf("item %s: %w", it.Name, err)
+		}
+	}
+	if err := w.covered(fileManifest, file); err != nil {
+		return err
+	}
+	comment := trust.SumsComment(m.Enclave, m.Number)
+	for _, s := range []struct {
+		name string
+		data []byte
+	}{{fileSums256, w.sums256}, {fileSums512, w.sums512}} {
+		sig, err := trust.SignSums(sumsKey, s.data, comment)
+		if err != nil {
+			return err
+		}
+		if _, err := w.put(s.name, bytes.NewReader(s.data), int64(len(s.data))); err != nil {
+			return err
+		}
+		if _, err := w.put(s.name+signatureTail, bytes.NewReader(sig), int64(len(sig))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) item(it trust.Item, open func(trust.Item) (io.ReadCloser, error)) error {
+	r, err := open(it)
+	if err != nil {
+		return err
+	}
+	path := itemPath(it)
+	d, err := w.put(path, r, it.Size)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return err
+	}
+	if trust.Digest(d.sha256) != it.SHA256 {
+		return errors.New("its content has changed in the store")
+	}
+	w.line(path, d)
+	return nil
+}
+
+// covered writes a file that the sums cover.
+func (w *writer) covered(path string, data []byte) error {
+	d, err := w.put(path, bytes.NewReader(data), int64(len(data)))
+	if err == nil {
+		w.line(path, d)
+	}
+	return err
+}
+
+// line adds a file to both sums, as coreutils' sha256sum and sha512sum would.
+func (w *writer) line(path string, d digests) {
+	w.sums256 = append(append(append(hex.AppendEncode(w.sums256, d.sha256[:]), "  "...), path...), '\n')
+	w.sums512 = append(append(append(hex.AppendEncode(w.sums512, d.sha512[:]), "  "...), path...), '\n')
+}
+
+// put writes a file durably, up to its name, which its directory makes durable.
+func (w *writer) put(path string, r io.Reader, size int64) (d digests, err error) {
+	if err := w.mkdir(filepath.Dir(path)); err != nil {
+		return d, err
+	}
+	f, err := w.root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return d, err
+	}
+	var to io.Writer = f
+	if w.progress != nil {
+		to = io.MultiWriter(f, counter(w.progress))
+	}
+	d, n, err := w.hash.copy(w.ctx, to, r, size)
+	switch {
+	case err == nil && n > size:
+		err = fmt.Errorf("%s: more came than the %d bytes expected", path, size)
+	case err == nil && n < size:
+		err = fmt.Errorf("%s: %d bytes expected, %d came", path, size, n)
+	case err == nil:
+		err = f.Sync()
+	}
+	return d, errors.Join(err, f.Close())
+}
+
+// mkdir makes a directory and those above it, unless this run has made it.
+func (w *writer) mkdir(dir string) error {
+	if slices.Contains(w.dirs, dir) { // at most 258
+		return nil
+	}
+	if err := w.mkdir(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := w.root.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	w.dirs = append(w.dirs, dir)
+	return nil
+}
+
+func syncDir(root *os.Root, dir string) error {
+	d, err := root.Open(dir)
 	if err != nil {
 		return err
 	}
