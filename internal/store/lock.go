@@ -43,6 +43,9 @@ func (z *Zone) lock(name string, how int) (func(), error) {
 	if err := trust.CheckWord(name); err != nil {
 		return nil, fmt.Errorf("lock: %w", err)
 	}
+	if name == publishLock {
+		return nil, fmt.Errorf("lock: %s is the zone's own: whoever held it would wait for himself", name)
+	}
 	// Lock files are never removed: a lock on a file without a name excludes nobody.
 	f, err := os.OpenFile(filepath.Join(z.Dir, "lock", name), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

@@ -434,7 +434,9 @@ func mergeCatalog(bad *trust.Refusals, err error) error {
 		if c.Code == "ledger-tile" {
 			c.Code = "ledger-hash"
 		}
-		c.Subject = "catalog: " + c.Subject
+		if c.Subject != "catalog" {
+			c.Subject = "catalog: " + c.Subject
+		}
 		bad.Add(&c)
 	}
 	return nil

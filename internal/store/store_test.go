@@ -423,7 +423,7 @@ func TestLock(t *testing.T) {
 	unlock()
 	unlock()
 	<-got
-	for _, bad := range []string{"", "../x", "a/b"} {
+	for _, bad := range []string{"", "../x", "a/b", "publish"} {
 		if _, err := a.Lock(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
