@@ -286,7 +286,10 @@ func try(name string) string {
 	}
 	const newUser, newNS, clone3, ioUringSetup = 0x10000000, 0x00020000, 435, 425
 	setns, bpf, userfaultfd := 308, 321, 323
-	if runtime.GOARCH == "arm64" {
+	switch runtime.GOARCH {
+	case "386":
+		setns, bpf, userfaultfd = 346, 357, 374
+	case "arm64":
 		setns, bpf, userfaultfd = 268, 280, 282
 	}
 	switch name {

@@ -137,7 +137,7 @@ func enter() {
 	must("closing descriptors", unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC))
 	must("dropping privileges", dropPrivileges(spec))
 	must("resetting signals", resetSignals())
-	must("installing the system call filter", installFilter(spec.UserNamespaces))
+	must("installing the system call filter", installFilter(leave{userNamespaces: spec.UserNamespaces, socketcall: spec.Personality&perLinux32 != 0}))
 	err = syscall.Exec(program, spec.Args, spec.Env)
 	send(message{Type: msgExec, Error: fmt.Sprintf("executing %s: %v", spec.Program, err)})
 	os.Exit(childFailed)
@@ -217,6 +217,9 @@ func resolve(program, store string) (string, error) {
 	}
 	return resolved, nil
 }
+
+// perLinux32 is the part of a personality that makes a 64-bit kernel look like a 32-bit one; what is built under it is for 32-bit machines.
+const perLinux32 = 0x0008
 
 func personality(p uint32) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_PERSONALITY, uintptr(p), 0, 0)

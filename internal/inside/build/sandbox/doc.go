@@ -55,10 +55,14 @@
 //	inet6, netlink, packet                                     namespace, AF_ALG the kernel's cryptography
 //	setrlimit of the core size                 0, no effect    (see below)
 //	x32 calls                                  ENOSYS          no CONFIG_X86_X32
+//	socketcall (32-bit), unless the            ENOSYS          (see below)
+//	personality is PER_LINUX32
 //
 // ptrace is not denied: test suites and the leak sanitizer use it, and the PID namespace confines it to the build.
-// 32-bit programs multiplex sockets through socketcall, whose arguments a filter cannot see: there the families
-// are not restricted. On a builder inside a virtual machine, keep vsock out of the machine.
+//
+// The C library of i686-linux reaches sockets through socketcall, whose arguments a filter cannot see. Builds for i686 keep it, and so the
+// choice of socket family; in builds for x86-64, where a 32-bit program with sockets is a curiosity, it does not exist.
+// On a builder inside a virtual machine, keep vsock out of the machine.
 //
 // The core size limit is 1 byte, not 0. A kernel whose core_pattern is a pipe ignores 0 and would hand the memory of a crashed builder to a
 // program outside; 1 is the one value that stops that too (core(5)). Shells print either as 0.

@@ -107,6 +107,7 @@ var (
 	numUnshare   = [abis]int{272, 310, 97, 337}
 	numOpenTree  = [abis]int{428, 428, 428, 428}
 	numSocket    = [abis]int{41, 359, 198, 281}
+	numSockets   = [abis]int{none, 102, none, none} // socketcall
 	numSetrlimit = [abis]int{160, 75, 164, 75}
 	numPrlimit   = [abis]int{302, 340, 261, 369}
 )
@@ -140,11 +141,17 @@ func jump(op uint16, k uint32, t, f uint8) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_JMP | op | unix.BPF_K, Jt: t, Jf: f, K: k}
 }
 
+// leave is what a filter leaves open.
+type leave struct {
+	userNamespaces bool
+	socketcall     bool // to 32-bit programs, whose libraries may know no other way to a socket
+}
+
 // filter is the program for a machine.
-func filter(machine []abi, userNamespaces bool) []unix.SockFilter {
+func filter(machine []abi, leave leave) []unix.SockFilter {
 	prog := []unix.SockFilter{load(offArch)}
 	for _, a := range machine {
-		body := filterABI(a, userNamespaces)
+		body := filterABI(a, leave)
 		// Bodies are longer than a conditional jump reaches.
 		prog = append(prog,
 			jump(unix.BPF_JEQ, auditArch[a], 1, 0),
@@ -155,7 +162,7 @@ func filter(machine []abi, userNamespaces bool) []unix.SockFilter {
 }
 
 // filterABI is entered with the architecture in the accumulator and always returns.
-func filterABI(a abi, userNamespaces bool) []unix.SockFilter {
+func filterABI(a abi, leave leave) []unix.SockFilter {
 	prog := []unix.SockFilter{load(offNumber)}
 	if a == abiAMD64 {
 		prog = append(prog, jump(unix.BPF_JGE, x32Bit, 0, 1), ret(unix.ENOSYS))
@@ -177,7 +184,7 @@ func filterABI(a abi, userNamespaces bool) []unix.SockFilter {
 		}
 	}
 	deny(denied)
-	if !userNamespaces {
+	if !leave.userNamespaces {
 		deny(deniedNamespaces)
 		user := []unix.SockFilter{load(argLow(0)), jump(unix.BPF_JSET, unix.CLONE_NEWUSER, 0, 1), ret(unix.EPERM)}
 		when(numClone, user...)
@@ -190,6 +197,9 @@ func filterABI(a abi, userNamespaces bool) []unix.SockFilter {
 		socket = append(socket, jump(unix.BPF_JEQ, f, uint8(len(socketFamilies)-i), 0))
 	}
 	when(numSocket, append(socket, ret(unix.EAFNOSUPPORT))...)
+	if !leave.socketcall {
+		when(numSockets, ret(unix.ENOSYS))
+	}
 	// Errno 0 is success without the deed.
 	when(numSetrlimit, load(argLow(0)), jump(unix.BPF_JEQ, unix.RLIMIT_CORE, 0, 1), ret(0))
 	when(numPrlimit,
@@ -199,8 +209,8 @@ func filterABI(a abi, userNamespaces bool) []unix.SockFilter {
 	return append(prog, allow())
 }
 
-func installFilter(userNamespaces bool) error {
-	prog := filter(machineABIs(runtime.GOARCH), userNamespaces)
+func installFilter(leave leave) error {
+	prog := filter(machineABIs(runtime.GOARCH), leave)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	_, _, errno := unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&fprog)))
 	runtime.KeepAlive(prog)

@@ -69,7 +69,7 @@ func TestFilter(t *testing.T) {
 	const allowed = unix.SECCOMP_RET_ALLOW
 	for _, goarch := range []string{"amd64", "arm64"} {
 		machine := machineABIs(goarch)
-		strict, lax := filter(machine, false), filter(machine, true)
+		strict, lax := filter(machine, leave{}), filter(machine, leave{userNamespaces: true, socketcall: true})
 		if len(strict) > 4096 {
 			t.Fatalf("%s: %d instructions; the kernel takes 4096", goarch, len(strict))
 		}
@@ -96,7 +96,7 @@ func TestFilter(t *testing.T) {
 				check(c.name, lax, allowed, c.number[a])
 				special[c.number[a]] = true
 			}
-			for _, n := range []int{numClone3[a], numSocket[a], numSetrlimit[a]} {
+			for _, n := range []int{numClone3[a], numSocket[a], numSockets[a], numSetrlimit[a]} {
 				special[n] = true // not allowed with all arguments 0
 			}
 			for n := range 600 {
@@ -121,6 +121,8 @@ func TestFilter(t *testing.T) {
 				}
 				check("socket", strict, want, numSocket[a], f)
 			}
+			check("socketcall", strict, errnoAnswer(unix.ENOSYS), numSockets[a], 1)
+			check("socketcall", lax, allowed, numSockets[a], 1)
 			check("setrlimit core", strict, errnoAnswer(0), numSetrlimit[a], unix.RLIMIT_CORE, 1)
 			check("setrlimit nofile", strict, allowed, numSetrlimit[a], unix.RLIMIT_NOFILE, 1)
 			check("prlimit core, setting", strict, errnoAnswer(0), numPrlimit[a], 0, unix.RLIMIT_CORE, 0x7f0000000010)
