@@ -45,6 +45,7 @@ args = ["{b}/tool"]
 type state struct {
 	blobs, public string
 	shipments     string
+	ledger        []string // kinds of the entries
 }
 
 // inside describes the inside zone: its blobs, its published roots and allowlists, its shipments. Only the ledger may grow, by refusals.
@@ -82,7 +83,11 @@ func (d *demo) inside() (state, error) {
 		return s, err
 	}
 	s.shipments = string(r.stdout)
-	return s, nil
+	list, err := d.entries("inside")
+	for _, e := range list {
+		s.ledger = append(s.ledger, e.Kind)
+	}
+	return s, err
 }
 
 // harmless runs an attack and demands that nothing changed inside.
@@ -99,10 +104,13 @@ func (d *demo) harmless(what string, attack func() error) error {
 	if err != nil {
 		return err
 	}
-	if before != after {
+	if before.blobs != after.blobs || before.public != after.public || before.shipments != after.shipments {
 		return fmt.Errorf("%s: something changed inside", what)
 	}
-	d.say("nothing changed inside")
+	if len(after.ledger) != len(before.ledger)+1 || !slices.Equal(after.ledger[:len(before.ledger)], before.ledger) || after.ledger[len(before.ledger)] != "refused" {
+		return fmt.Errorf("%s: the ledger did not grow by one refusal: %v", what, after.ledger)
+	}
+	d.say("nothing changed inside, and the ledger tells of the refusal")
 	return nil
 }
 
@@ -230,10 +238,7 @@ func (d *demo) swap() error {
 			return err
 		}
 	}
-	if err := d.refusedWith("item-digest", d.importArgs("slip-2.txt", "volume-swapped")...); err != nil {
-		return err
-	}
-	return d.refusedWith("volume-signature", d.importArgs("slip-2.txt", "volume-swapped")...)
+	return d.refusedWith("item-digest", d.importArgs("slip-2.txt", "volume-swapped")...)
 }
 
 // resum makes a sums file anew, as coreutils would.
@@ -289,22 +294,16 @@ func (d *demo) rootOnStation() error {
 	if err != nil {
 		return err
 	}
-	for _, q := range []struct {
-		text string
-		args []any
-	}{
+	defer db.Close()
+	err = d.edit(db, []edit{
 		{`UPDATE shipment SET state = 'admitted' WHERE number = 2`, nil},
 		{`DELETE FROM proposal`, nil},
 		// The narinfo of an allowed item under the evil one's hash: the only signature there is to steal.
 		{`INSERT INTO narinfo (track, hash, path, body, nar, blob, form) SELECT track, ?, ?, body, nar, (SELECT sha256 FROM item WHERE name = ?), form FROM narinfo LIMIT 1`,
 			[]any{path.Hash(), path.String(), evil}},
 		{`INSERT INTO agreed (derivation, leaf) VALUES (?, 1)`, []any{evil}},
-	} {
-		if _, err := db.ExecContext(d.ctx, q.text, q.args...); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", q.text, err), db.Close())
-		}
-	}
-	if err := db.Close(); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	d.say("The depot is asked for it:")
@@ -335,6 +334,26 @@ func (d *demo) rootOnStation() error {
 	}
 	if _, err := os.Lstat(d.path("result-evil")); !errors.Is(err, fs.ErrNotExist) {
 		return errors.New("the builder left a result")
+	}
+	d.say("(The edits are taken back.)")
+	return d.edit(db, []edit{
+		{`UPDATE shipment SET state = 'quarantined' WHERE number = 2`, nil},
+		{`DELETE FROM narinfo WHERE hash = ?`, []any{path.Hash()}},
+		{`DELETE FROM agreed WHERE derivation = ?`, []any{evil}},
+	})
+}
+
+// an edit of the catalog, as root would make it.
+type edit struct {
+	text string
+	args []any
+}
+
+func (d *demo) edit(db *sql.DB, edits []edit) error {
+	for _, e := range edits {
+		if _, err := db.ExecContext(d.ctx, e.text, e.args...); err != nil {
+			return fmt.Errorf("%s: %w", e.text, err)
+		}
 	}
 	return nil
 }

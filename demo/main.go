@@ -268,6 +268,10 @@ func (d *demo) prepare(zones string) error {
 	if err := os.WriteFile(d.path(markFile), nil, 0o644); err != nil {
 		return err
 	}
+	// A module of its own: the trees below are no packages of this project.
+	if err := os.WriteFile(d.path("go.mod"), []byte("module demo-zones\n"), 0o644); err != nil {
+		return err
+	}
 	fmt.Printf("   \033[36m$ go build -trimpath -buildvcs=false -o bin/ ./cmd/...\033[0m\n")
 	cmd := exec.CommandContext(d.ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", d.bin+"/", "./cmd/sallyport", "./cmd/sallyport-station", "./cmd/sallyport-reader")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
