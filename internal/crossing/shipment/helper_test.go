@@ -51,25 +51,21 @@ func testKey(t testing.TB, name string) *trust.Key {
 
 var epoch = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
 
-// demoRoot is the root of the enclave demo, with the collectors carol and cedric; mallory is nobody's collector, though her keys stand in it.
-func demoRoot(t testing.TB) (note []byte, pin trust.Digest) {
+// holder says whose keys stand in a root, and what role that person has.
+type holder struct {
+	role trust.Role
+	keys []string
+}
+
+// makeRoot makes version 1 of the enclave demo's root, signed by olga.
+func makeRoot(t testing.TB, holders ...holder) (note []byte, pin trust.Digest) {
 	t.Helper()
 	r := &trust.Root{Enclave: "demo", Version: 1, Date: epoch, Thresholds: map[string]int{"root": 1}, Policies: map[string]string{trust.PolicyQuorum: "1"}}
-	for _, k := range []struct {
-		role trust.Role
-		keys []string
-	}{
-		{trust.RoleOfficer, []string{"olga/root"}},
-		{trust.RoleBuilder, []string{"bela/statement"}},
-		{trust.RoleCollector, []string{"carol/manifest", "carol/sums"}},
-		{trust.RoleCollector, []string{"cedric/manifest", "cedric/sums"}},
-		{trust.RoleReviewer, []string{"mallory/manifest", "mallory/sums"}},
-	} {
-		for _, name := range k.keys {
+	for _, h := range holders {
+		for _, name := range h.keys {
 			key := testKey(t, name)
 			r.Keys = append(r.Keys, key.RootKey())
-			line := trust.RoleLine{Role: k.role, Person: key.Person()}
-			if !slices.Contains(r.Roles, line) {
+			if line := (trust.RoleLine{Role: h.role, Person: key.Person()}); !slices.Contains(r.Roles, line) {
 				r.Roles = append(r.Roles, line)
 			}
 		}
@@ -82,9 +78,18 @@ func demoRoot(t testing.TB) (note []byte, pin trust.Digest) {
 	return note, trust.Sum(text)
 }
 
+var (
+	officer   = holder{trust.RoleOfficer, []string{"olga/root"}}
+	builder   = holder{trust.RoleBuilder, []string{"bela/statement"}}
+	collector = holder{trust.RoleCollector, []string{"carol/manifest", "carol/sums"}}
+)
+
+// openDemo is a root with a second collector, and with mallory, who has keys of a collector and not the role.
 func openDemo(t testing.TB) *trust.Root {
 	t.Helper()
-	root, err := trust.OpenRoot(demoRoot(t))
+	root, err := trust.OpenRoot(makeRoot(t, officer, builder, collector,
+		holder{trust.RoleCollector, []string{"cedric/manifest", "cedric/sums"}},
+		holder{trust.RoleReviewer, []string{"mallory/manifest", "mallory/sums"}}))
 	if err != nil {
 		t.Fatal(err)
 	}

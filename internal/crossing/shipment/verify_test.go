@@ -709,7 +709,7 @@ func TestOpenFile(t *testing.T) {
 
 // A big item costs time and no memory: neither its own size nor what it pretends to be.
 func TestMemory(t *testing.T) {
-	const size = 96 << 20
+	const size = 32 << 20
 	d := newDelivery(t)
 	zero := newHasher()
 	sum, _, err := zero.copy(t.Context(), io.Discard, io.LimitReader(zeros{}, size), size)

@@ -71,7 +71,7 @@ func TestWriteKilled(t *testing.T) {
 	dir := filepath.Join(parent, "volume")
 	random := rand.New(rand.NewPCG(1, 2))
 	left, whole := 0, 0
-	for round := range 16 {
+	for round := range 10 {
 		cmd := exec.Command(self)
 		cmd.Env = append(os.Environ(), writeDir+"="+dir)
 		out, err := cmd.StdoutPipe()
