@@ -57,7 +57,6 @@ type demo struct {
 	source  string // of the project
 	times   []timing
 	servers []*exec.Cmd
-	quiet   bool
 }
 
 type timing struct {
