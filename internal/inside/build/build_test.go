@@ -194,7 +194,7 @@ func TestIdentity(t *testing.T) {
 	defer signal.Reset(syscall.SIGHUP, syscall.SIGPIPE)
 	b := newBench(t)
 	_, log, err := b.build(t, "identity", "descriptors", "dump /proc/self/status", "print", "dump /proc/self/personality", "dump /proc/self/oom_score_adj",
-		"dump /proc/sys/kernel/hostname", "dump /proc/sys/kernel/domainname", "dump /proc/self/stat", "dump /proc/self/cmdline", "print", "dump /proc/self/limits", emptyOutput)
+		"dump /proc/sys/kernel/hostname", "dump /proc/sys/kernel/domainname", "dump /proc/self/stat", "dump /proc/self/cmdline", "print", "dump /proc/self/limits", "dump /proc/self/mountinfo", emptyOutput)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +218,29 @@ func TestIdentity(t *testing.T) {
 	}
 	if !strings.Contains(rest, "\nbuilder\x00descriptors\x00dump") {
 		t.Errorf("argv is not the expected one in %q", rest)
+	}
+	mounts := make(map[string]string)
+	for _, line := range strings.Split(rest, "\n") {
+		f := strings.Fields(line)
+		if len(f) < 6 {
+			continue
+		}
+		if _, err := strconv.Atoi(f[0]); err == nil && strings.HasPrefix(f[4], "/") {
+			mounts[f[4]] = f[5]
+		}
+	}
+	for point, want := range map[string]string{
+		"/": "rw,nosuid,nodev", b.builder.String(): "ro,nosuid,nodev", "/tmp/guix-build-identity.drv-0": "rw,nosuid,nodev", "/proc": "rw,nosuid,nodev,noexec",
+		"/dev/shm": "rw,nosuid,nodev", "/dev/null": "rw,nosuid,noexec",
+	} {
+		if !strings.HasPrefix(mounts[point]+",", want+",") {
+			t.Errorf("the mount of %s is %q, want %s", point, mounts[point], want)
+		}
+	}
+	for point := range mounts {
+		if !slices.Contains([]string{"/", "/proc", b.builder.String(), "/tmp/guix-build-identity.drv-0"}, point) && !strings.HasPrefix(point, "/dev/") {
+			t.Errorf("there is a mount on %s", point)
+		}
 	}
 	if !strings.Contains(strings.Join(strings.Fields(rest), " "), "Max core file size 1 1 bytes") {
 		t.Errorf("limits:\n%s", rest)
@@ -548,6 +571,41 @@ func TestTogether(t *testing.T) {
 	}
 	wg.Wait()
 	assertNothingLeft(t, b.work)
+}
+
+// TestSweep has leftovers of dead builds, and one of a living one.
+func TestSweep(t *testing.T) {
+	b := newBench(t)
+	for _, name := range []string{"3", "5", "7", "mine"} {
+		if err := os.MkdirAll(filepath.Join(b.work, name, "root/x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(b.work, name, "root"), 0o500); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := tryLock(filepath.Join(b.work, "5"+lockSuffix))
+	if err != nil || lock == nil {
+		t.Fatal(lock, err)
+	}
+	r, _, err := b.build(t, "sweep", emptyOutput)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	for name, want := range map[string]bool{"3": false, "5": true, "7": false, "mine": true} {
+		if _, err := os.Stat(filepath.Join(b.work, name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	lock.Close()
+	for _, name := range []string{"5", "mine"} {
+		if err := removeTree(filepath.Join(b.work, name)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestJob gives jobs that cannot be run.
