@@ -90,6 +90,11 @@ func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*
 	if err == nil {
 		return q, nil
 	}
+	var late *store.UnpublishedError
+	if errors.As(err, &late) {
+		// It is quarantined; only the telling failed, and the next opening makes up for that. What it brought belongs to it.
+		return nil, err
+	}
 	// Nothing of a volume that was not let in stays.
 	clean := j.discard()
 	subject := trust.Subject{Name: fmt.Sprintf("shipment %d", slip.Number), SHA256: slip.Manifest}
@@ -152,6 +157,9 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	}
 	q := &Quarantined{Number: v.Manifest.Number, Manifest: v.Digest, Items: len(v.Manifest.Items), Bytes: v.Bytes, Files: j.files,
 		Findings: j.findings, Missing: j.missing, Confined: child.Confinement(), Details: j.details, verified: v}
+	if _, had := g.Zone.CAS.Has(q.Manifest); !had {
+		j.added[q.Manifest] = true
+	}
 	return q, g.quarantine(ctx, q)
 }
 
