@@ -22,6 +22,7 @@ import (
 	"sallyport/internal/confine"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
+	"sallyport/internal/store/cas"
 	"sallyport/internal/trust"
 )
 
@@ -41,6 +42,7 @@ type Desk struct {
 
 // A Status says how far the builders have come with one derivation.
 type Status struct {
+	Type       string            `json:"type"` // quorum; what is wrong may follow it, on a line of its own
 	Derivation string            `json:"derivation"`
 	Track      string            `json:"track"`
 	Want       int               `json:"want"`
@@ -75,7 +77,7 @@ func (d *Desk) Status(ctx context.Context, track, name string) (*Status, error) 
 }
 
 func (d *Desk) status(view *admit.View, name string, envelopes [][]byte) (*Status, error) {
-	s := &Status{Derivation: name, Track: view.List.Track, Want: d.Root.Quorum(), Votes: []Vote{}}
+	s := &Status{Type: "quorum", Derivation: name, Track: view.List.Track, Want: d.Root.Quorum(), Votes: []Vote{}}
 	votes, _, err := trust.Ballot(d.Root, name, envelopes)
 	if err != nil {
 		return nil, err
@@ -185,12 +187,20 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 	if err != nil {
 		return nil, err
 	}
-	votes, _, err := trust.Ballot(d.Root, name, append(slices.Clone(before), envelope))
+	// Alone: a ballot leaves out a statement that it has seen, and one that is no vote.
+	own, ignored, err := trust.Ballot(d.Root, name, [][]byte{envelope})
 	if err != nil {
 		return nil, err
 	}
-	mine := votes[len(votes)-1]
-	for _, v := range votes[:len(votes)-1] {
+	if len(own) != 1 {
+		return nil, ignored
+	}
+	mine := own[0]
+	votes, _, err := trust.Ballot(d.Root, name, before)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range votes {
 		if v.KeyID == mine.KeyID && v.Same(mine) {
 			return d.status(view, name, before) // said before
 		}
@@ -261,7 +271,12 @@ func (d *Desk) output(ctx context.Context, child *confine.Child, f *os.File, p s
 		d.Progress(o.Size, p.Base())
 	}
 	// The store checks the digest: what was judged a moment ago and what is stored are the same bytes, or neither counts.
-	return d.Zone.CAS.Put(f, o.SHA256, o.Size)
+	err = d.Zone.CAS.Put(f, o.SHA256, o.Size)
+	var other *cas.MismatchError
+	if errors.As(err, &other) {
+		return trust.Refuse("output-digest", p.Base(), "its nar has sha256 %s, the statement says %s", other.Got, o.SHA256)
+	}
+	return err
 }
 
 // commit is the write that makes a vote true.
