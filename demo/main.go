@@ -303,15 +303,21 @@ func clear(dir string) error {
 
 // summary says what was carried, how long it took, and where to look.
 func (d *demo) summary() error {
-	var s []struct {
-		Shipment, Items, Bytes int64
-		State                  string
-	}
-	if err := d.get(&s, d.station("review", "list", "--zone", "inside")...); err != nil {
+	r, err := d.silent(d.station("review", "list", "--zone", "inside", "--json")...)
+	if err != nil {
 		return err
 	}
 	fmt.Printf("\n\033[1m== done\033[0m\n")
-	for _, x := range s {
+	for dec := json.NewDecoder(bytes.NewReader(r.stdout)); ; {
+		var x struct {
+			Shipment, Items, Bytes int64
+			State                  string
+		}
+		if err := dec.Decode(&x); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return err
+		}
 		fmt.Printf("   shipment %d: %d items, %d bytes, %s\n", x.Shipment, x.Items, x.Bytes, x.State)
 	}
 	for _, t := range d.times {

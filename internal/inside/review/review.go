@@ -49,7 +49,13 @@ type Summary struct {
 	Bytes    int64  `json:"bytes"`
 }
 
-// List returns the shipments, oldest first.
+// Missing is the state of a number that no shipment came with although a later one did.
+const Missing = "missing"
+
+// maxMissing bounds how many missing numbers a list names: one forged number must not fill a screen.
+const maxMissing = 1000
+
+// List returns the shipments, oldest first, and the numbers that are missing between them.
 func (d *Desk) List(ctx context.Context) ([]Summary, error) {
 	rows, err := d.Zone.Read(ctx).QueryContext(ctx, `SELECT number, state, importer, date, items, bytes FROM shipment ORDER BY number`)
 	if err != nil {
@@ -57,11 +63,17 @@ func (d *Desk) List(ctx context.Context) ([]Summary, error) {
 	}
 	defer rows.Close()
 	list := []Summary{}
+	next, missing := int64(1), 0
 	for rows.Next() {
 		var s Summary
 		if err := rows.Scan(&s.Number, &s.State, &s.Importer, &s.Date, &s.Items, &s.Bytes); err != nil {
 			return nil, err
 		}
+		for ; next < s.Number && missing < maxMissing; next++ {
+			list = append(list, Summary{Number: next, State: Missing})
+			missing++
+		}
+		next = s.Number + 1
 		list = append(list, s)
 	}
 	return list, rows.Err()

@@ -45,11 +45,22 @@ func reviewList(env *frame.Env) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return env.Result(list, func(w io.Writer) {
-					for _, s := range list {
+				for _, s := range list {
+					err := env.Result(struct {
+						Type string `json:"type"`
+						review.Summary
+					}{"shipment", s}, func(w io.Writer) {
+						if s.State == review.Missing {
+							fmt.Fprintf(w, "%5d  %-12s a later one is here\n", s.Number, s.State)
+							return
+						}
 						fmt.Fprintf(w, "%5d  %-12s %6d items %12s  imported by %s, %s\n", s.Number, s.State, s.Items, frame.Bytes(s.Bytes), s.Importer, s.Date)
+					})
+					if err != nil {
+						return err
 					}
-				})
+				}
+				return nil
 			})
 		},
 	}
