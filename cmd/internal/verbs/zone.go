@@ -22,7 +22,12 @@ func initZone(env *frame.Env) *cobra.Command {
 			if kind == "" || enclave == "" {
 				return frame.Usage("--kind and --enclave are needed")
 			}
-			if err := store.Init(args[0], store.Config{Kind: kind, Enclave: enclave}, env.Clock, env.Rand); err != nil {
+			// With every default: a field that is left alone would be written down as zero, and no space be kept free.
+			cfg, err := store.NewConfig(kind, enclave)
+			if err != nil {
+				return frame.Usage("%v", err)
+			}
+			if err := store.Init(args[0], cfg, env.Clock, env.Rand); err != nil {
 				return err
 			}
 			env.ZoneDir = args[0]
@@ -48,7 +53,16 @@ func config(env *frame.Env) *cobra.Command {
 		Example: "  sallyport config explain",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return env.Result(store.ConfigKeys, func(w io.Writer) { io.WriteString(w, store.ExplainConfig()) })
+			if !env.JSON {
+				_, err := io.WriteString(env.Stdout, store.ExplainConfig())
+				return err
+			}
+			for _, k := range store.ConfigKeys() {
+				if err := env.Result(map[string]any{"type": "key", "name": k.Name, "value": k.Type, "default": k.Default, "kinds": k.Kinds, "doc": k.Doc}, nil); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 	})
 }
