@@ -260,6 +260,10 @@ func usageErrors(cmd *cobra.Command) {
 func Run(ctx context.Context, env *Env, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	// A command line that could not be read to its end may still have asked for JSON.
+	if flags, _, _ := strings.Cut(strings.Join(args, "\n")+"\n", "\n--\n"); strings.Contains("\n"+flags, "\n--json\n") {
+		env.JSON = true
+	}
 	if err != nil && strings.HasPrefix(err.Error(), "unknown command") {
 		err = &UsageError{strings.SplitN(err.Error(), "\n", 2)[0]}
 	}
