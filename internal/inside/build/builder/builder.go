@@ -449,16 +449,22 @@ func (b *Builder) fetch(ctx context.Context, it admit.Item, work string) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(work)
+	store := filepath.Dir(final)
+	root, err := os.OpenRoot(store)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	if err := nar.Restore(root, name, f); err != nil {
+	// In the same directory as its final name: a read-only directory can be renamed by its owner, but not be moved to another place.
+	partial := partialPrefix + name
+	if err := durable.RemoveAll(filepath.Join(store, partial)); err != nil {
+		return err
+	}
+	if err := nar.Restore(root, partial, f); err != nil {
 		return err
 	}
 	// One sync for the whole tree; its name only says "whole" if it is.
-	dir, err := os.Open(work)
+	dir, err := os.Open(store)
 	if err != nil {
 		return err
 	}
@@ -466,8 +472,11 @@ func (b *Builder) fetch(ctx context.Context, it admit.Item, work string) error {
 	if err = errors.Join(err, dir.Close()); err != nil {
 		return err
 	}
-	return durable.Rename(durable.OS{}, filepath.Join(work, name), final)
+	return durable.Rename(durable.OS{}, filepath.Join(store, partial), final)
 }
+
+// partialPrefix begins the name of an input that is not whole yet. No store path's name begins so.
+const partialPrefix = ".partial-"
 
 // write signs what came out and makes the result.
 func (b *Builder) write(ctx context.Context, drv storepath.Path, d *derivation.Derivation, view *admit.View, res *build.Result, out string) (*Result, error) {
