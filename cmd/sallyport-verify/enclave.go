@@ -146,7 +146,11 @@ func (a *audit) each(index int64, e entry) {
 	case "imported":
 		a.imported(name, shipment, &imported{st.subjects[0].digest, e.key.owner, false})
 	case "rejected":
-		if m := a.imports[shipment]; m != nil && m.manifest == st.subjects[0].digest {
+		if err := a.rejection(st); err != nil {
+			a.rep.refuse("rejection-signature", name, "%v", err)
+		} else if m := a.imports[shipment]; m != nil && m.manifest == st.subjects[0].digest && m.person == st.predicate.get("person").str {
+			a.rep.refuse("rejection-own-import", name, "%s imported the shipment", m.person)
+		} else if m != nil && m.manifest == st.subjects[0].digest {
 			m.rejected = true
 		}
 	case "approved":
@@ -198,6 +202,21 @@ func (a *audit) imported(name string, shipment int64, m *imported) {
 		a.rep.refuse("shipment-number", name, "the manifest is that of shipment %d", known.number)
 	}
 	a.imports[shipment] = m
+}
+
+// rejection checks the reviewer's own signature under what a rejected statement says.
+func (a *audit) rejection(st *statement) error {
+	p := &st.predicate
+	text := fmt.Sprintf("sallyport rejection v1\nenclave %s\nshipment %d\nmanifest %s\ndate %s\nreason %s\n",
+		a.now().enclave, p.get("shipment").num, st.subjects[0].digest, p.get("date").str, p.get("reason").str)
+	_, signers, err := openNote([]byte(text+"\n"+p.get("signature").str+"\n"), a.now().signers("allowlist"))
+	if err != nil {
+		return err
+	}
+	if len(signers) != 1 || a.now().byPublic[signers[0].key.public].owner != p.get("person").str {
+		return fmt.Errorf("no signature of reviewer %.100q stands under it", p.get("person").str)
+	}
+	return nil
 }
 
 // listKey tells which allowlist an approved or allowed statement is about.

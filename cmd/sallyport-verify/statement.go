@@ -38,7 +38,7 @@ var kinds = map[string]kind{
 	"imported":  {"importer", []member{{"bytes", 'i'}, {"items", 'i'}, {"person", 'n'}, {"shipment", 'i'}}},
 	"refused":   {station, []member{{"reasons", 'a'}, {"stage", 's'}, {"total", 'i'}}},
 	"approved":  {station, []member{{"person", 'n'}, {"signature", 's'}, {"track", 'n'}, {"version", 'i'}}},
-	"rejected":  {station, []member{{"person", 'n'}, {"reason", 's'}, {"shipment", 'i'}, {"signature", 's'}}},
+	"rejected":  {station, []member{{"date", 's'}, {"person", 'n'}, {"reason", 's'}, {"shipment", 'i'}, {"signature", 's'}}},
 	"allowed":   {station, []member{{"persons", 'a'}, {"track", 'n'}, {"version", 'i'}}},
 	"signed":    {station, []member{{"track", 'n'}}},
 	"built":     {"builder", []member{{"derivation", 's'}, {"derivation-sha256", 'h'}, {"outputs", 'o'}, {"person", 'n'}, {"system", 's'}}},

@@ -372,6 +372,20 @@ func TestEnclaveFaults(t *testing.T) {
 			s := w.find("imported")
 			s.key, s.Predicate["person"] = newKey("rita/statement"), "rita"
 		}},
+		{name: "rejected", before: func(w *world) { w.reject("rolf", "rolf") }},
+		{name: "rejected in another's name", codes: "rejection-signature", before: func(w *world) { w.reject("rita", "rolf") }},
+		{name: "rejected by nobody's key", codes: "rejection-signature", before: func(w *world) { w.reject("mallory", "mallory") }},
+		{name: "rejected for another reason", codes: "rejection-signature", before: func(w *world) { w.reject("rolf", "rolf").Predicate["reason"] = "another" }},
+		{name: "rejected by a digest for a signature", codes: "rejection-signature", before: func(w *world) {
+			w.reject("rolf", "rolf").Predicate["signature"] = newKey("rolf/allowlist").id()
+		}},
+		{name: "rejected by the importer", codes: "approval-own-import rejection-own-import", before: func(w *world) {
+			s := w.find("imported")
+			s.key, s.Predicate["person"] = newKey("rita/statement"), "rita"
+			w.reject("rita", "rita")
+			n := len(w.statements) - 1
+			w.statements = slices.Insert(w.statements[:n:n], 4, w.statements[n])
+		}},
 		// Quorum.
 		{name: "quorum of one", codes: "quorum-waiting", before: func(w *world) {
 			w.find("agreed").Predicate["builders"] = []any{newKey("bea/statement").id()}

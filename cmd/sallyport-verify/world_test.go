@@ -260,6 +260,14 @@ func (w *world) allow(version int, text string, names ...string) {
 	w.files[fmt.Sprintf("allowlist/dev/%d", version)] = noteOf(text, keys...)
 }
 
+// reject has a person reject shipment 1, with the key of another perhaps.
+func (w *world) reject(who, signer string) *tstatement {
+	digest := hexSum(w.manifest)
+	text := "sallyport rejection v1\nenclave keep\nshipment 1\nmanifest " + digest + "\ndate 2026-01-04T00:00:00Z\nreason a \"blob\"\n"
+	line := strings.TrimSuffix(newKey(signer+"/allowlist").sigLine(text), "\n")
+	return w.say("station", "rejected", object{"shipment": 1, "person": who, "date": "2026-01-04T00:00:00Z", "reason": "a \"blob\"", "signature": line}, "manifest "+digest)
+}
+
 func (w *world) built(who, output string) *tstatement {
 	return w.say(who, "built", object{
 		"derivation": "/gnu/store/" + drvName, "derivation-sha256": drvDigest, "person": who, "system": "x86_64-linux",

@@ -244,7 +244,7 @@ func textContext(text []byte) Context {
 		return ContextRoot
 	case manifestTitle:
 		return ContextManifest
-	case allowlistTitle:
+	case allowlistTitle, rejectionTitle:
 		return ContextAllowlist
 	}
 	if _, _, err := ParseOrigin(string(first)); err == nil {

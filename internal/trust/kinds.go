@@ -74,6 +74,7 @@ var (
 	counts     = tableForm("an object of integers from 0 up", isCount)
 	texts      = listForm("an array of strings", isText)
 	votes      = tableForm("an object of arrays of strings", texts.ok)
+	reason     = textForm("a reason", isReason)
 	sigLine    = textForm("a signature line", func(s string) bool { _, _, err := parseSigLine(s); return err == nil })
 	reasonList = listForm("an array of {code, subject}", func(v any) bool {
 		m, ok := v.(map[string]any)
@@ -103,7 +104,7 @@ var statementKinds = map[string]statementKind{
 	StatementImported:  {RoleImporter, map[string]form{"shipment": number, "items": count, "bytes": count, "person": word}},
 	StatementRefused:   {RoleStation, map[string]form{"stage": anyText, "reasons": reasonList, "total": count}},
 	StatementApproved:  {RoleStation, map[string]form{"track": word, "version": number, "person": word, "signature": sigLine}},
-	StatementRejected:  {RoleStation, map[string]form{"shipment": number, "person": word, "reason": anyText, "signature": anyText}},
+	StatementRejected:  {RoleStation, map[string]form{"shipment": number, "person": word, "date": date, "reason": reason, "signature": sigLine}},
 	StatementAllowed:   {RoleStation, map[string]form{"track": word, "version": number, "persons": texts}},
 	StatementSigned:    {RoleStation, map[string]form{"track": word}},
 	StatementBuilt:     {RoleBuilder, map[string]form{"derivation": storePath, "derivation-sha256": digest, "outputs": outputTable, "person": word, "system": anyText}},

@@ -21,6 +21,7 @@ const (
 	rootTitle      = "sallyport root v1"
 	manifestTitle  = "sallyport manifest v1"
 	allowlistTitle = "sallyport allowlist v1"
+	rejectionTitle = "sallyport rejection v1"
 )
 
 // Bounds on the signatures of a note.
@@ -201,7 +202,7 @@ func parseSigLine(line string) (h keyHash, sig []byte, err error) {
 }
 
 // SignText returns the signature line, without LF, of key under a root, a manifest, an
-// allowlist or a checkpoint. A key of another context than the text's is
+// allowlist, a rejection or a checkpoint. A key of another context than the text's is
 // refused.
 func SignText(text []byte, key *Key) (line string, err error) {
 	return signText(text, key.Signer())

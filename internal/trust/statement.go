@@ -258,7 +258,7 @@ func (e *Envelope) VerifyKeys(keys ...VKey) (Statement, VKey, error) {
 // Verify verifies the statement by an opened root: the signature, the role that its
 // kind asks for, the person it names and the enclave it was made for. It
 // returns whose it is. Codes beside those of VerifyKeys: statement-role,
-// statement-person, statement-zone.
+// statement-person, statement-zone, and of a rejection's evidence rejection-signature, rejection-unsigned, rejection-person.
 func (e *Envelope) Verify(root *Root) (s Statement, person string, err error) {
 	if !root.opened {
 		return Statement{}, "", errNotOpened
@@ -281,6 +281,11 @@ func (e *Envelope) verify(root *Root, keys []VKey) (Statement, string, error) {
 	}
 	if zone, _ := s.Predicate["zone"].(string); !strings.HasPrefix(zone, originPrefix+root.Enclave+"/") {
 		bad.Add(Refuse("statement-zone", e.subject(), "made for %q, not for a ledger of enclave %s", clip(zone), root.Enclave))
+	}
+	if s.Kind == StatementRejected {
+		if err := bad.Merge(s.rejection(root)); err != nil {
+			return Statement{}, "", err
+		}
 	}
 	if len(bad) > 0 {
 		return Statement{}, "", bad
