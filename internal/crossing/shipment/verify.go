@@ -106,6 +106,7 @@ type judge struct {
 	o      Options
 	m      *Manifest
 	hash   *hasher
+	max    int             // files and directories
 	files  []covered       // those that the sums cover, by path: README.txt, the items', manifest
 	own    map[string]bool // the sums and their signatures; true once seen
 	dirs   map[string]bool // those that a file of the volume lies in
@@ -131,7 +132,7 @@ const (
 )
 
 func newJudge(vol *os.Root, o Options, m *Manifest) *judge {
-	j := &judge{vol: vol, o: o, m: m, hash: newHasher(), own: map[string]bool{}, dirs: map[string]bool{".": true, "items": true}}
+	j := &judge{vol: vol, o: o, m: m, hash: newHasher(), max: MaxFiles, own: map[string]bool{}, dirs: map[string]bool{".": true, "items": true}}
 	j.files = append(j.files, covered{item: -1})
 	for i, it := range m.Items {
 		if i == 0 || it.SHA256 != m.Items[i-1].SHA256 {
@@ -244,7 +245,7 @@ func (j *judge) list(ctx context.Context) (whole bool, err error) {
 			}
 			entries, err := d.ReadDir(1024)
 			for _, e := range entries {
-				if seen++; seen > MaxFiles {
+				if seen++; seen > j.max {
 					return errTooMany
 				}
 				p := path.Join(dir, e.Name())
@@ -266,7 +267,7 @@ func (j *judge) list(ctx context.Context) (whole bool, err error) {
 	}
 	err = walk(".")
 	if errors.Is(err, errTooMany) {
-		j.refuse("volume-files", "volume", "more than %d files and directories", MaxFiles)
+		j.refuse("volume-files", "volume", "more than %d files and directories", j.max)
 		return false, nil
 	}
 	return err == nil, err

@@ -255,6 +255,12 @@ func TestHostileVolumes(t *testing.T) {
 		{name: "sums in capitals", spoil: func(d *delivery) {
 			d.resum(fileSums256, func(s string) string { return strings.ToUpper(s[:64]) + s[64:] })
 		}, codes: []string{"volume-sum"}},
+		{name: "sums have no digest of an item that is missing", spoil: func(d *delivery) {
+			d.resum(fileSums256, func(s string) string {
+				return strings.Replace(s, d.manifest.Items[0].SHA256.String()+"  ", "nonsense  ", 1)
+			})
+			delete(d.files, d.item(0))
+		}, codes: []string{"volume-missing", "volume-sum"}},
 		{name: "SHA512 where SHA256 belongs", spoil: func(d *delivery) {
 			d.files[fileSums256], d.files[fileSums256+signatureTail] = d.files[fileSums512], d.files[fileSums512+signatureTail]
 		}, codes: []string{"volume-sum", "volume-sum", "volume-sum", "volume-sum", "volume-sum"}},
@@ -380,6 +386,9 @@ func TestHostileVolumes(t *testing.T) {
 				if r < 0x20 && r != '\n' || r == 0x7f {
 					t.Errorf("the byte %#x would reach a terminal", r)
 				}
+			}
+			if slices.Contains(c.codes, "item-size") && len(sink.aborted) > 0 {
+				t.Errorf("the sink was bothered with %v, of a size that is wrong", sink.aborted)
 			}
 			sink.check(t, d)
 		})
@@ -652,7 +661,7 @@ func TestVerifyCancelled(t *testing.T) {
 // A file that changes under the reader: what is committed is what was hashed.
 func TestItemChangesWhileRead(t *testing.T) {
 	for name, change := range map[string]func(p string) error{
-		"grows":   func(p string) error { return os.Truncate(p, 3*chunk+1) },
+		"grows":   func(p string) error { return os.Truncate(p, 1<<40) },
 		"shrinks": func(p string) error { return os.Truncate(p, chunk+1) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -673,6 +682,46 @@ func TestItemChangesWhileRead(t *testing.T) {
 			wantCodes(t, err, "item-size")
 			r.check(t, d)
 		})
+	}
+}
+
+// A file that goes away after the directory was read is a fault of the volume, not an accident.
+func TestFileGoes(t *testing.T) {
+	pristine := newDelivery(t)
+	last := len(pristine.manifest.Items) - 1
+	for _, path := range []string{pristine.item(last), fileSums256, fileSums512 + signatureTail} {
+		d := pristine.clone(t)
+		dir := d.write()
+		_, err := verify(t, dir, Options{Root: openDemo(t), Progress: func(int64) { os.Remove(filepath.Join(dir, path)) }})
+		wantCodes(t, err, "volume-missing")
+	}
+}
+
+// A volume with more entries than any has is not looked at further.
+func TestTooManyFiles(t *testing.T) {
+	d := newDelivery(t)
+	delete(d.files, fileReadme)
+	vol, err := os.OpenRoot(d.write())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Close()
+	// Five files beside each other, items, three directories in it and three items.
+	for limit, codes := range map[int][]string{12: {"volume-missing"}, 11: {"volume-files"}, 3: {"volume-files"}} {
+		sink := &recorder{}
+		j := newJudge(vol, Options{Root: openDemo(t), Sink: sink}, d.manifest)
+		j.max = limit
+		if err := j.run(t.Context(), d.files[fileManifest], []string{"carol"}); err != nil {
+			t.Fatal(err)
+		}
+		wantCodes(t, j.faults, codes...)
+		if limit < 12 && len(sink.begun) > 0 {
+			t.Errorf("items were read of a volume of more than %d files", limit)
+		}
+	}
+	// The largest volume that the format allows has room.
+	if most := trust.MaxItems + 256 + 1 + 6; MaxFiles < most {
+		t.Errorf("MaxFiles is %d, a volume may have %d", MaxFiles, most)
 	}
 }
 
@@ -760,6 +809,21 @@ func TestMemory(t *testing.T) {
 		wantCodes(t, err, c.codes...)
 		if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
 			t.Errorf("%d bytes of memory for an item of %d", used, c.size)
+		}
+	}
+	for _, name := range []string{fileReadme, fileSums512, fileManifest} {
+		if err := os.Truncate(filepath.Join(dir, name), 1<<42); err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = verify(t, dir, Options{Root: root})
+		runtime.ReadMemStats(&after)
+		if rs, _ := trust.AsRefusals(err); !rs.Has("volume-size") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
+			t.Errorf("%d bytes of memory for a sparse %s", used, name)
 		}
 	}
 }
