@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -26,13 +25,11 @@ const MaxConfig = 1 << 20
 
 // Config is zone.toml. Every key is described in [ConfigKeys], and nowhere else.
 type Config struct {
-	Kind      string    `toml:"kind"`
-	Enclave   string    `toml:"enclave"`
-	Space     Space     `toml:"space"`
-	Reader    Reader    `toml:"reader"`
-	Collector Collector `toml:"collector"`
-	Depot     Depot     `toml:"depot"`
-	Build     Build     `toml:"build"`
+	Kind    string `toml:"kind"`
+	Enclave string `toml:"enclave"`
+	Space   Space  `toml:"space"`
+	Reader  Reader `toml:"reader"`
+	Depot   Depot  `toml:"depot"`
 }
 
 // Space is the section [space].
@@ -42,40 +39,13 @@ type Space struct {
 
 // Reader is the section [reader].
 type Reader struct {
-	Path    string `toml:"path"`
-	Workers int    `toml:"workers"`
-}
-
-// Collector is the section [collector].
-type Collector struct {
-	Person      string        `toml:"person"`
-	ManifestKey string        `toml:"manifest-key"`
-	SumsKey     string        `toml:"sums-key"`
-	Mirrors     []string      `toml:"mirrors"`
-	Substitutes []string      `toml:"substitutes"`
-	ACL         string        `toml:"acl"`
-	Timeout     time.Duration `toml:"-"`
-	TimeoutText string        `toml:"timeout"`
-	MaxItem     int64         `toml:"max-item"`
+	Path string `toml:"path"`
 }
 
 // Depot is the section [depot].
 type Depot struct {
-	Listen     string        `toml:"listen"`
-	MaxAge     time.Duration `toml:"-"`
-	MaxAgeText string        `toml:"max-age"`
-	Host       string        `toml:"host"`
-}
-
-// Build is the section [build].
-type Build struct {
-	Cores         int           `toml:"cores"`
-	Timeout       time.Duration `toml:"-"`
-	TimeoutText   string        `toml:"timeout"`
-	MaxSilent     time.Duration `toml:"-"`
-	MaxSilentText string        `toml:"max-silent"`
-	MaxLog        int64         `toml:"max-log"`
-	Quota         int64         `toml:"quota"`
+	Listen string `toml:"listen"`
+	Host   string `toml:"host"`
 }
 
 // A ConfigKey describes one key of zone.toml.
@@ -97,23 +67,8 @@ func ConfigKeys() []ConfigKey {
 		{"enclave", "string", "", everywhere, "The enclave that the zone serves. Fixed when the zone is made.", trust.CheckWord},
 		{"space.reserve", "integer", "1073741824", everywhere, "Bytes that must stay free on the zone's file system. A stage that would eat into them is refused before it starts.", atLeast(0)},
 		{"reader.path", "string", "", everywhere, "The program sallyport-reader, in which hostile bytes are parsed. Empty: the one beside the running program.", nil},
-		{"reader.workers", "integer", "0", everywhere, "How many readers run at once. 0: one a processor.", atLeast(0)},
-		{"collector.person", "string", "", []string{Outside}, "Whose keys sign shipments.", optional(trust.CheckWord)},
-		{"collector.manifest-key", "string", "", []string{Outside}, "File of the collector's manifest key.", nil},
-		{"collector.sums-key", "string", "", []string{Outside}, "File of the collector's sums key.", nil},
-		{"collector.mirrors", "strings", "", []string{Outside}, "URLs of content-addressed mirrors, asked in this order for sources by their hash.", nil},
-		{"collector.substitutes", "strings", "", []string{Outside}, "URLs of substitute servers whose signed narinfos may corroborate.", nil},
-		{"collector.acl", "string", "", []string{Outside}, "File with the Guix access control list of substitute keys that are believed.", nil},
-		{"collector.timeout", "duration", "10m", []string{Outside}, "How long one download may take without progress.", duration(time.Second)},
-		{"collector.max-item", "integer", "17179869184", []string{Outside}, "Bytes that one item may have.", atLeast(1)},
 		{"depot.listen", "string", "127.0.0.1:8190", []string{Inside}, "Address on which the depot serves the enclave.", nil},
-		{"depot.max-age", "duration", "5m", []string{Inside}, "How long clients may keep a narinfo; at most 5m, so that a recall arrives.", durationWithin(time.Second, 5*time.Minute)},
 		{"depot.host", "string", "sallyport", []string{Inside}, "Host name that stands in the signatures of narinfos.", trust.CheckWord},
-		{"build.cores", "integer", "0", []string{Inside}, "Processors that a build may use. 0: all.", atLeast(0)},
-		{"build.timeout", "duration", "6h", []string{Inside}, "How long one build may take.", duration(time.Second)},
-		{"build.max-silent", "duration", "1h", []string{Inside}, "How long a build may print nothing.", duration(time.Second)},
-		{"build.max-log", "integer", "67108864", []string{Inside}, "Bytes of a build's log that are kept; a build that prints more is ended.", atLeast(1)},
-		{"build.quota", "integer", "68719476736", []string{Inside}, "Bytes that a build may write.", atLeast(1)},
 	}
 }
 
@@ -128,15 +83,6 @@ func oneOf(words ...string) func(string) error {
 	}
 }
 
-func optional(check func(string) error) func(string) error {
-	return func(v string) error {
-		if v == "" {
-			return nil
-		}
-		return check(v)
-	}
-}
-
 func atLeast(low int64) func(string) error {
 	return func(v string) error {
 		n, err := strconv.ParseInt(v, 10, 64)
@@ -145,24 +91,6 @@ func atLeast(low int64) func(string) error {
 		}
 		if n < low {
 			return fmt.Errorf("%d, want %d or more", n, low)
-		}
-		return nil
-	}
-}
-
-// maxDuration is more than anybody waits for.
-const maxDuration = 365 * 24 * time.Hour
-
-func duration(low time.Duration) func(string) error { return durationWithin(low, maxDuration) }
-
-func durationWithin(low, high time.Duration) func(string) error {
-	return func(v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil {
-			return fmt.Errorf("%q, want a duration such as 90s, 10m or 6h", v)
-		}
-		if d < low || d > high {
-			return fmt.Errorf("%s, want %s to %s", v, low, high)
 		}
 		return nil
 	}
@@ -272,10 +200,6 @@ func (c *Config) fill(set func(name string) bool) error {
 			}
 		}
 	}
-	c.Collector.Timeout, _ = time.ParseDuration(c.Collector.TimeoutText)
-	c.Depot.MaxAge, _ = time.ParseDuration(c.Depot.MaxAgeText)
-	c.Build.Timeout, _ = time.ParseDuration(c.Build.TimeoutText)
-	c.Build.MaxSilent, _ = time.ParseDuration(c.Build.MaxSilentText)
 	return bad.Err()
 }
 

@@ -4,7 +4,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"sallyport/internal/trust"
 )
@@ -52,7 +51,7 @@ func TestConfigDefaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Depot.MaxAge != 5*time.Minute || c.Collector.Timeout != 10*time.Minute || c.Build.Timeout != 6*time.Hour || c.Space.Reserve != 1<<30 {
+		if c.Depot.Listen != "127.0.0.1:8190" || c.Depot.Host != "sallyport" || c.Space.Reserve != 1<<30 {
 			t.Errorf("%+v", c)
 		}
 		back, err := ParseConfig(c.Text())
@@ -63,10 +62,9 @@ func TestConfigDefaults(t *testing.T) {
 			t.Error(c.Origin())
 		}
 	}
-	c, _ := NewConfig(Outside, "citadel")
-	c.Collector.Person = "carol"
-	c.Collector.ManifestKey = `/a "strange"\path`
-	c.Collector.Mirrors = []string{"https://one.example/", "https://two.example/"}
+	c, _ := NewConfig(Inside, "citadel")
+	c.Reader.Path = `/a "strange"\path`
+	c.Depot.Listen = "[::1]:80"
 	c.Space.Reserve = 0
 	back, err := ParseConfig(c.Text())
 	if err != nil || !reflect.DeepEqual(back, c) {
@@ -84,11 +82,9 @@ func TestConfigRefused(t *testing.T) {
 		{head + "colour = 1\n[nothing]\nx = 1\n", "zone.toml:3: config-unknown: there is no key \"colour\"\nzone.toml:4: config-unknown"},
 		{head + "[depot\n", "zone.toml:3:"},
 		{head + "kind = \"outside\"\n", "config-syntax"},
-		{head + "[depot]\nmax-age = 5\n", "config-syntax"},
-		{head + "[depot]\nmax-age = \"6m\"\n", "zone.toml: depot.max-age: config-value"},
-		{head + "[depot]\nmax-age = \"soon\"\n", "zone.toml: depot.max-age: config-value"},
-		{head + "[build]\ncores = -1\nmax-log = 0\n", "zone.toml: build.cores: config-value: -1, want 0 or more\nzone.toml: build.max-log: config-value"},
-		{head + "[collector]\nperson = \"carol\"\n", "zone.toml: collector.person: config-kind: a zone of kind inside"},
+		{head + "[depot]\nlisten = 5\n", "config-syntax"},
+		{head + "[space]\nreserve = -1\n[depot]\nhost = \"A B\"\n", "zone.toml: space.reserve: config-value: -1, want 0 or more\nzone.toml: depot.host: config-value"},
+		{"kind = \"outside\"\nenclave = \"citadel\"\n[depot]\nhost = \"x\"\n", "zone.toml: depot.host: config-kind: a zone of kind outside"},
 		{"kind = \"sideways\"\nenclave = \"citadel\"\n", "zone.toml: kind: config-value"},
 		{"kind = \"inside\"\nenclave = \"The Citadel\"\n", "zone.toml: enclave: config-value"},
 		{"kind = \"inside\"\n", "zone.toml: enclave: config-value"},
@@ -112,8 +108,8 @@ func TestConfigRefused(t *testing.T) {
 }
 
 func FuzzParseConfig(f *testing.F) {
-	f.Add([]byte("kind = \"inside\"\nenclave = \"citadel\"\n[depot]\nlisten = \"x\"\nmax-age = \"1m\"\n"))
-	f.Add([]byte("kind = \"outside\"\nenclave = \"citadel\"\n[collector]\nmirrors = [\"a\", \"b\\u0041\\\"\"]\nmax-item = 0x10\n"))
+	f.Add([]byte("kind = \"inside\"\nenclave = \"citadel\"\n[depot]\nlisten = \"x\"\n"))
+	f.Add([]byte("kind = \"outside\"\nenclave = \"citadel\"\n[space]\nreserve = 0x10\n[reader]\npath = \"b\\u0041\\\"\"\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := ParseConfig(b)
 		if err != nil {
