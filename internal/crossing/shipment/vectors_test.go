@@ -261,7 +261,7 @@ func TestSpecCodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"manifest.go", "slip.go", "verify.go"} {
+	for _, name := range []string{"manifest.go", "read.go", "slip.go", "verify.go"} {
 		source, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -62,11 +62,7 @@ type Verified struct {
 // Verify judges a volume. What is wrong comes back as [trust.Refusals], all of it at once, except that a manifest which is not the slip's or has no
 // collector's signature ends the matter, as does Admit: nothing more is believed or read then. Any other error is a failure to read.
 func Verify(ctx context.Context, vol *os.Root, o Options) (*Verified, error) {
-	file, err := readFile(vol, fileManifest, MaxManifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, trust.Refuse("volume-missing", fileManifest, "no file %s", fileManifest).
-			WithHint("a volume is a directory with a file \"manifest\"; see docs/spec/shipment.md")
-	}
+	file, err := ReadManifest(vol)
 	if err != nil {
 		return nil, err
 	}

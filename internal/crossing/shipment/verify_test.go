@@ -697,6 +697,33 @@ func TestFileGoes(t *testing.T) {
 	}
 }
 
+func TestReadManifest(t *testing.T) {
+	d := newDelivery(t)
+	dir := d.write()
+	vol, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vol.Close()
+	if file, err := ReadManifest(vol); err != nil || !bytes.Equal(file, d.files[fileManifest]) {
+		t.Errorf("%q, %v", file, err)
+	}
+	path := filepath.Join(dir, fileManifest)
+	if err := os.Truncate(path, MaxManifest+1); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ReadManifest(vol)
+	wantCodes(t, err, "volume-size")
+	instead(t, path, mkdir)
+	_, err = ReadManifest(vol)
+	wantCodes(t, err, "volume-type")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ReadManifest(vol)
+	wantCodes(t, err, "volume-missing")
+}
+
 // A volume with more entries than any has is not looked at further.
 func TestTooManyFiles(t *testing.T) {
 	d := newDelivery(t)
