@@ -5,7 +5,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false
 PROGRAMS = sallyport sallyport-station sallyport-reader sallyport-verify
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: all build demo test test-long test-race bench check fuzz vet clean
+.PHONY: all build demo test test-long test-race test-peer bench check fuzz vet clean
 
 all: build
 
@@ -21,6 +21,12 @@ test: build ## all tests, the long ones included
 
 test-race: build
 	CGO_ENABLED=1 go test -race -short ./... -timeout 30m
+
+test-peer: ## against the real Guix and Nix; wants root on Debian. What cannot run is not passed: it says so
+	@contrib/peer/peer up; s=$$?; if [ $$s = 69 ]; then \
+	  echo "test-peer: NOT RUN AND NOT PASSED: nothing was compared with the real Guix and Nix; the reason stands above" >&2; exit 0; fi; \
+	  [ $$s = 0 ] || exit $$s; \
+	  go test -tags peer ./peer -count=1 -v -timeout 60m
 
 bench: build ## benchmarks, with the peer's figure beside ours where there is a peer
 	go test -run '^$$' -bench . -benchmem ./guix/... ./internal/...

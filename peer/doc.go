@@ -1,0 +1,31 @@
+// Package peer compares Sallyport with the programs whose formats it speaks:
+// GNU Guix 1.5.0 and Nix 2.34, as Debian packages them, on this machine.
+//
+// All of it is tests, behind the build tag peer, because they want root on
+// Debian, the network the first time, and minutes:
+//
+//	make test-peer
+//
+// or, of one of them,
+//
+//	contrib/peer/peer up && go test -tags peer ./peer -v -run TestBuilds
+//
+// The script contrib/peer/peer sets up the real programs in a directory of
+// their own and runs guix-daemon in it. Where it cannot, the tests say that they
+// were skipped and why; a run without the peer proves nothing, and passes for
+// nothing.
+//
+// # What is compared
+//
+//	TestSignatures    what `guix authenticate` signs and what we sign are the same bytes; each believes the other
+//	TestExport        `guix archive --import` takes our streams; what --export gives, we read, verify and write again to the same bytes
+//	TestVerdicts      the recorded verdicts of vectors/archives, with the daemon that runs now
+//	TestSubstitute    `guix build` takes what our narinfo and nar offer, and refuses another key and other contents
+//	TestNarHash       nar hashes of random trees, with `guix hash -S nar`, `nix-hash` and `nix-store --dump`
+//	TestClosure       thousands of derivations, whose paths and bytes we compute again
+//	TestBuilds        the cases of vectors/builds, made by guix-daemon and by our sandbox
+//	TestDemo          a depot of the demo feeds the real daemon, which builds what our builders built
+//
+// Whatever is to leave no trace runs beside an empty store in memory
+// (contrib/peer/peer fresh).
+package peer
