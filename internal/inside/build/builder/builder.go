@@ -304,6 +304,10 @@ func (b *Builder) view(ctx context.Context) (*admit.View, error) {
 	if list.Track != b.config.Track {
 		return nil, trust.Refuse("allowlist-track", b.config.Track, "the depot sent an allowlist of track %q", list.Track)
 	}
+	// One that has seen nothing yet has no floor: an old list must at least not pass for the newest.
+	if list.Version != head.Allowlist {
+		return nil, trust.Refuse("allowlist-version", b.config.Track, "the depot sent version %d for version %d", list.Version, head.Allowlist)
+	}
 	v := admit.New(root, list)
 	floor, err := admit.OpenFloor(filepath.Join(b.dir, "floor.json"))
 	if err != nil {
