@@ -32,6 +32,7 @@ var floors = []struct {
 	{room: "cmd/internal"},
 	{room: "cmd"},
 	{room: "demo"},
+	{room: "e2e"},
 	{room: "peer"},
 }
 

@@ -1,0 +1,272 @@
+package e2e_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// kills is how often each command is killed.
+func kills() int {
+	if testing.Short() {
+		return 2
+	}
+	return 10
+}
+
+// A watch asks a depot for everything, all the time: whatever it serves must be whole, and nothing may be served before it is signed.
+type watch struct {
+	t      testing.TB
+	stop   chan struct{}
+	over   sync.WaitGroup
+	signed atomic.Bool  // whether the second shipment may be served
+	served atomic.Int64 // good answers
+}
+
+func (w *world) watch(d *depot) *watch {
+	x := &watch{t: w.t, stop: make(chan struct{})}
+	acl, first, second := w.acl(), w.items(1), w.items(2)
+	x.over.Go(func() {
+		for {
+			for _, it := range slices.Concat(first, second) {
+				select {
+				case <-x.stop:
+					return
+				default:
+				}
+				may := x.signed.Load() || slices.Contains(first, it)
+				_, reason, err := fetch(d.url, it.Name, acl)
+				switch {
+				case err != nil:
+					x.t.Errorf("depot: %v", err)
+					return
+				case reason == "" && !may:
+					x.t.Errorf("depot: it serves %s, which is not allowed", it.Name)
+					return
+				case reason != "" && slices.Contains(first, it):
+					x.t.Errorf("depot: %s is not served any more: %s", it.Name, reason)
+					return
+				case reason == "":
+					x.served.Add(1)
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+		}
+	})
+	return x
+}
+
+func (x *watch) end() {
+	close(x.stop)
+	x.over.Wait()
+	if x.served.Load() == 0 {
+		x.t.Error("the depot served nothing while it was watched")
+	}
+}
+
+// kill starts a command and kills it after a delay. It reports whether the command was still running.
+func (w *world) kill(delay time.Duration, args ...string) bool {
+	w.t.Helper()
+	p := w.start(args...)
+	time.Sleep(delay)
+	p.cmd.Process.Kill()
+	return w.wait(p).code == -1
+}
+
+// again runs a command until it succeeds. One that had become true before it was killed says so, and that is counted as a success, too.
+func (w *world) again(already string, args ...string) (refusals int) {
+	w.t.Helper()
+	var r *result
+	for range 3 {
+		r = w.run(append(args, "--json")...)
+		switch {
+		case r.code == done:
+			return refusals
+		case r.code == refused && slices.Equal(reasons(w.t, r), []string{already}):
+			return refusals + 1
+		case r.code == failed && strings.Contains(string(r.stderr), already):
+			return refusals
+		}
+	}
+	w.t.Fatalf("it does not succeed after a kill: %v", r)
+	return 0
+}
+
+// TestKilledImport and its like: ten times, in a zone of its own each time, a command is killed at a random moment of its life and run again.
+func TestKilledImport(t *testing.T) {
+	rnd := dice(t)
+	twin := newWorld(t, admitted(t), "inside")
+	took := twin.must(twin.importArgs(2)...).took
+	want := twin.outcome()
+	for hit, tries := 0, 0; hit < kills(); tries++ {
+		if tries > 5*kills() {
+			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
+		}
+		w := newWorld(t, admitted(t), "inside")
+		d := w.depot()
+		x := w.watch(d)
+		delay := time.Duration(rnd.Int64N(int64(took)))
+		if w.kill(delay, w.importArgs(2)...) {
+			hit++
+		}
+		gone(t, filepath.Join(binDir, "sallyport-reader"))
+		refusals := w.again("shipment-replayed", w.importArgs(2)...)
+		w.like(want, map[string]int{"imported": 2, "inspected": 2, "refused": refusals})
+		w.twiceSound(x)
+		d.stop()
+		if t.Failed() {
+			t.Fatalf("killed after %v of %v", delay, took)
+		}
+	}
+}
+
+// like compares the zone with a twin that nobody disturbed.
+func (w *world) like(want string, kinds map[string]int) {
+	w.t.Helper()
+	if got := w.outcome(); got != want {
+		w.t.Errorf("the end is not that of an undisturbed zone:\n%s\nwant:\n%s", got, want)
+	}
+	have := w.kinds("inside")
+	for kind, n := range kinds {
+		if have[kind] != n {
+			w.t.Errorf("%d entries %q, want %d", have[kind], kind, n)
+		}
+	}
+}
+
+// twiceSound checks everything that must hold at the end, and lets the watch have a last look.
+func (w *world) twiceSound(x *watch) {
+	w.t.Helper()
+	w.sound()
+	w.tidy()
+	x.end()
+}
+
+func TestKilledApproval(t *testing.T) {
+	rnd := dice(t)
+	twin := newWorld(t, admitted(t), "inside")
+	twin.must(twin.importArgs(2)...)
+	took := map[string]time.Duration{}
+	for _, p := range []string{"alice", "bob"} {
+		took[p] = twin.must(twin.approveArgs(2, p)...).took
+	}
+	twin.must(twin.signArgs()...)
+	want := twin.outcome()
+	for hit, tries := 0, 0; hit < kills(); tries++ {
+		if tries > 5*kills() {
+			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
+		}
+		w := newWorld(t, admitted(t), "inside")
+		w.must(w.importArgs(2)...)
+		d := w.depot()
+		x := w.watch(d)
+		victim := []string{"alice", "bob"}[hit%2]
+		var delay time.Duration
+		for _, p := range []string{"alice", "bob"} {
+			if p == victim {
+				delay = time.Duration(rnd.Int64N(int64(took[p])))
+				if w.kill(delay, w.approveArgs(2, p)...) {
+					hit++
+				}
+				// In another second the next list would have another date.
+				if hit%3 == 0 {
+					time.Sleep(time.Second)
+				}
+			}
+			w.again("", w.approveArgs(2, p)...)
+		}
+		x.signed.Store(true)
+		w.must(w.signArgs()...)
+		w.like(want, map[string]int{"approved": 4, "allowed": 2, "refused": 0})
+		persons := map[string]int{}
+		for _, e := range w.entries("inside") {
+			if e.Kind == "approved" {
+				persons[fmt.Sprint(e.Predicate["person"], e.Predicate["version"])]++
+			}
+		}
+		if len(persons) != 4 {
+			t.Errorf("approvals by person and version: %v", persons)
+		}
+		for _, it := range w.items(2) {
+			if _, reason, err := fetch(d.url, it.Name, w.acl()); err != nil || reason != "" {
+				t.Errorf("%s is allowed and not served: %q %v", it.Name, reason, err)
+			}
+		}
+		w.twiceSound(x)
+		d.stop()
+		if t.Failed() {
+			t.Fatalf("%s killed after %v of %v", victim, delay, took[victim])
+		}
+	}
+}
+
+func TestKilledBuild(t *testing.T) {
+	rnd := dice(t)
+	base := newWorld(t, admitted(t), "inside")
+	base.admit(2)
+	d := base.depot()
+	x := base.watch(d)
+	x.signed.Store(true)
+	drv := base.named(2, ".drv").Name
+	base.builder("builder-twin", "erin", d.url)
+	// The program that builds sleeps for 0.3 s, so that it is hit as well as the fetching before and the archiving after.
+	took := base.must(base.buildArgs("builder-twin", "result-twin", drv)...).took
+	want := files(t, base.path("result-twin"))
+	last := ""
+	for hit, tries := 0, 0; hit < kills(); tries++ {
+		if tries > 5*kills() {
+			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
+		}
+		b, out := fmt.Sprintf("builder-%d", tries), fmt.Sprintf("result-%d", tries)
+		base.builder(b, "frank", d.url)
+		delay := time.Duration(rnd.Int64N(int64(took)))
+		if base.kill(delay, base.buildArgs(b, out, drv)...) {
+			hit++
+		}
+		for _, program := range files(t, base.path(b, "store")) {
+			if strings.HasSuffix(program, "/deeds") {
+				gone(t, base.path(b, "store", program))
+			}
+		}
+		gone(t, filepath.Join(binDir, station))
+		base.again("is there already", base.buildArgs(b, out, drv)...)
+		if got := files(t, base.path(out)); !slices.Equal(got, want) {
+			t.Errorf("result %q, want %q", got, want)
+		}
+		for _, f := range want {
+			if strings.HasSuffix(f, ".nar") && string(read(t, base.path(out, f))) != string(read(t, base.path("result-twin", f))) {
+				t.Errorf("%s differs from that of an undisturbed build", f)
+			}
+		}
+		for _, dir := range []string{"input", "work"} {
+			for _, f := range files(t, base.path(b, dir)) {
+				if !strings.HasSuffix(f, ".lock") {
+					t.Errorf("%s/%s stays", dir, f)
+				}
+			}
+		}
+		if left, _ := filepath.Glob(base.path(".result*")); len(left) > 0 {
+			t.Errorf("%q stay", left)
+		}
+		if last == "" {
+			base.must(base.submitArgs("result-twin")...)
+			base.must(base.submitArgs(out)...)
+		}
+		last = out
+		if t.Failed() {
+			t.Fatalf("killed after %v of %v", delay, took)
+		}
+	}
+	// Handed in once more, nothing changes.
+	base.must(base.submitArgs("result-twin")...)
+	base.must(base.signArgs()...)
+	if n := base.kinds("inside"); n["built"] != 2 || n["agreed"] != 1 || n["disagreed"] != 0 {
+		t.Errorf("entries %v", n)
+	}
+	base.twiceSound(x)
+}
