@@ -25,8 +25,8 @@
 //	            S: talk results            results only if the talk ends in LAST
 //	talk      = { NEXT str | WRITE str | READ n (C: str of at most n bytes) } ( LAST | ERROR str STATUS )
 //
-// VERSION is 0x164 in Guix 1.5.0 and 0x163 in Guix 1.2 to 1.4; its upper byte has to be 1,
-// its lower at least 0x63. Nix has the same numbers with a lower byte below 0x40 and
+// VERSION is 0x164 in Guix 1.5.0 and was 0x163 before; its upper byte has to be 1, its
+// lower at least 0x63. Nix has the same numbers with a lower byte below 0x40 and
 // another language: it is refused by that ([CodeVersion]).
 //
 // # Vocabulary
@@ -87,10 +87,12 @@
 // When the context of a call ends, the connection's deadline is set to the past and
 // the connection closed: the protocol has no other way to stop. The daemon then
 // stops the build that it was doing for this connection. So a Client serves until its
-// first context that ends during a call, and a new one has to be connected after.
+// first context that ends during a call, and a new one has to be connected after. A
+// reader or writer of the caller's that blocks is for the caller to stop.
 //
 // # Where the facts come from
 //
 // nix/nix-daemon/nix-daemon.cc, nix/libstore/worker-protocol.hh and guix/store.scm of GNU Guix
-// 1.5.0. The tests have a daemon of their own, which refuses all that a client should not say.
+// 1.5.0. The tests have a daemon of their own, which refuses all that a client should not say;
+// TestDaemon in package peer drives the real one.
 package daemon
