@@ -6,41 +6,56 @@
 // and builders' statements. A [View] is made of these, and of nothing that lies in a catalog. An item is admitted if
 //
 //   - the allowlist names it: its content must then have the digest that stands there; or
-//   - it is an output of a derivation which the allowlist names, and a quorum of builders agrees on it, and nobody disagrees.
+//   - it is an output of a derivation which the allowlist names, under the path that this derivation gives it, and a quorum of builders agrees on it, and
+//     nobody disagrees.
+//
+// The allowlist comes first: no agreement of builders replaces an item that reviewers named.
+//
+// # What the ledger says
+//
+// A [Record] reads the ledger of a zone, every entry, and hashes what it reads: it must be the tree under the signed checkpoint. From there it has
+// the builders' statements, so that no deleted row hides one that disagrees; and the entry by which an allowlist came into force, so that a list that
+// was slipped past the ledger is not acted on. Reading on after the ledger has grown costs what has been added.
 //
 // # Floors
 //
-// Each verifier keeps the highest versions it has accepted in a file of its own ([Floor]), written durably before it acts on a newer one. A verifier
+// Each verifier keeps the highest versions it has accepted in a file of its own ([Raise]), written durably before it acts on a newer one. A verifier
 // never goes back, whatever the disk says now.
 package admit
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"maps"
+	"slices"
 
 	"sallyport/guix/derivation"
 	"sallyport/guix/nar"
+	"sallyport/guix/narinfo"
 	"sallyport/guix/storepath"
-	"sallyport/internal/store/durable"
+	"sallyport/internal/store"
+	"sallyport/internal/store/cas"
 	"sallyport/internal/trust"
 )
 
-// maxDerivation bounds a derivation file that is read to learn its references.
-const maxDerivation = 64 << 20
+// MaxDerivation bounds a derivation file that is read to learn its outputs and references.
+const MaxDerivation = 64 << 20
 
-// A View is what one verifier holds to be allowed on one track.
+// An Opener gives out content by its digest. It is asked for derivations only.
+type Opener func(trust.Digest) (io.ReadCloser, error)
+
+// A View is what one verifier holds to be allowed on one track. One that is shared is not changed: see [View.Clone].
 type View struct {
 	Root *trust.Root
 	List *trust.Allowlist
 
-	outputs map[string]Item // agreed outputs, by base name
-	waiting map[string]error
+	open    Opener
+	outputs map[string][]Item   // agreed outputs, by base name: one of each derivation that has it
+	made    map[string][]string // base names of a derivation's agreed outputs
 }
 
 // An Item is an admitted store item. Only a View makes one.
@@ -51,40 +66,88 @@ type Item struct {
 	Size       int64        // of that content
 	NarHash    trust.Digest
 	NarSize    int64
-	References []storepath.Path
-	Deriver    storepath.Path // of an agreed output
+	References []storepath.Path // sorted
+	Deriver    storepath.Path   // of an agreed output
 }
 
 // Flat reports whether the content is kept as a plain file, and served as the nar of one.
 func (it Item) Flat() bool { return it.Kind == trust.KindDerivation }
 
-// New makes a view of an opened root and an opened allowlist.
-func New(root *trust.Root, list *trust.Allowlist) *View {
-	return &View{Root: root, List: list, outputs: map[string]Item{}, waiting: map[string]error{}}
+// Same reports whether both are the same item with the same content. Two derivations may have one output: the deriver does not count.
+func (it Item) Same(other Item) bool {
+	return it.Path == other.Path && it.NarHash == other.NarHash && it.NarSize == other.NarSize && slices.Equal(it.References, other.References)
 }
 
-// Evidence adds builders' statements about a derivation, named by its base name. What they come to is known by [View.Item]; evidence that is worth
-// nothing is no error, except that the agreement or the reason why there is none is returned.
+// Described demands that a narinfo says of the item what is admitted: path, nar, references.
+func (it Item) Described(n *narinfo.NarInfo) error {
+	refs := slices.SortedFunc(slices.Values(n.References), storepath.Path.Compare)
+	if !it.Same(Item{Path: n.StorePath, NarHash: n.NarHash, NarSize: n.NarSize, References: refs}) {
+		return trust.Refuse("narinfo-content", it.Path.Base(), "the narinfo is about %s: nar %s, %d bytes, %d references; admitted is nar %s, %d bytes, %d references",
+			n.StorePath, trust.Digest(n.NarHash), n.NarSize, len(refs), it.NarHash, it.NarSize, len(it.References))
+	}
+	return nil
+}
+
+// New makes a view of an opened root and an opened allowlist.
+func New(root *trust.Root, list *trust.Allowlist, open Opener) *View {
+	return &View{Root: root, List: list, open: open, outputs: map[string][]Item{}, made: map[string][]string{}}
+}
+
+// Load makes the view of a zone's track from the allowlist in force, without any evidence of builders. Rows say where the list lies, and nothing else.
+func Load(ctx context.Context, z *store.Zone, root *trust.Root, track string) (*View, error) {
+	note, err := z.Allowlist(ctx, track)
+	if err != nil {
+		return nil, err
+	}
+	if note == nil {
+		return nil, trust.Refuse("no-allowlist", "track "+track, "nothing was approved for it yet").WithHint("'review approve' makes the first allowlist")
+	}
+	list, _, err := trust.OpenAllowlist(note, root)
+	if err != nil {
+		return nil, err
+	}
+	if list.Track != track {
+		return nil, trust.Refuse("allowlist-track", "track "+track, "the allowlist that lies there is of track %q", list.Track)
+	}
+	return New(root, list, func(d trust.Digest) (io.ReadCloser, error) { return z.CAS.Open(d) }), nil
+}
+
+// Clone returns a view to which evidence can be added while others read this one.
+func (v *View) Clone() *View {
+	c := *v
+	c.outputs, c.made = maps.Clone(v.outputs), maps.Clone(v.made)
+	return &c
+}
+
+// Evidence is what builders say of one derivation, named by its base name: it takes the place of what they said before. The error tells why there is no
+// agreement; that is no fault, and [View.Item] knows of no output then.
 func (v *View) Evidence(name string, envelopes [][]byte) (*trust.Agreement, error) {
+	v.forget(name)
 	drv, ok := v.List.ByName(name)
 	if !ok {
-		return nil, trust.Refuse("not-allowed", name, "the allowlist of track %s, version %d, does not name it", v.List.Track, v.List.Version)
+		return nil, v.notAllowed(name)
+	}
+	a, err := trust.Quorum(v.Root, v.List, name, drv.SHA256, envelopes)
+	if err != nil {
+		return nil, err
+	}
+	d, _, err := v.derivation(drv)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckOutputs(name, d, a.Outputs); err != nil {
+		return nil, err
 	}
 	deriver, err := storepath.ParseBase(name)
 	if err != nil {
 		return nil, err
 	}
-	a, err := trust.Quorum(v.Root, v.List, name, drv.SHA256, envelopes)
-	if err != nil {
-		v.waiting[name] = err
-		return nil, err
-	}
+	var items []Item
 	for path, o := range a.Outputs {
-		p, err := storepath.Parse(path)
-		if err != nil {
+		it := Item{Kind: trust.KindOutput, Content: o.SHA256, Size: o.Size, NarHash: o.SHA256, NarSize: o.Size, Deriver: deriver}
+		if it.Path, err = storepath.Parse(path); err != nil {
 			return nil, trust.Refuse("output-path", name, "%v", err)
 		}
-		it := Item{Path: p, Kind: trust.KindOutput, Content: o.SHA256, Size: o.Size, NarHash: o.SHA256, NarSize: o.Size, Deriver: deriver}
 		for _, r := range o.References {
 			ref, err := storepath.Parse(r)
 			if err != nil {
@@ -92,23 +155,73 @@ func (v *View) Evidence(name string, envelopes [][]byte) (*trust.Agreement, erro
 			}
 			it.References = append(it.References, ref)
 		}
-		v.outputs[p.Base()] = it
+		slices.SortFunc(it.References, storepath.Path.Compare)
+		items = append(items, it)
+	}
+	for _, it := range items {
+		base := it.Path.Base()
+		list := append(slices.Clone(v.outputs[base]), it)
+		slices.SortFunc(list, func(a, b Item) int { return a.Deriver.Compare(b.Deriver) })
+		v.outputs[base] = list
+		v.made[name] = append(v.made[name], base)
 	}
 	return a, nil
 }
 
-// Outputs returns the agreed outputs by base name.
-func (v *View) Outputs() map[string]Item { return v.outputs }
-
-// Item judges one store item by its base name. open returns content by its digest; it is asked only for derivations, whose references stand in the file.
-func (v *View) Item(name string, open func(trust.Digest) (io.ReadCloser, error)) (Item, error) {
-	if it, ok := v.outputs[name]; ok {
-		return it, nil
+// forget takes back what was agreed on the outputs of a derivation.
+func (v *View) forget(name string) {
+	for _, base := range v.made[name] {
+		rest := slices.DeleteFunc(slices.Clone(v.outputs[base]), func(it Item) bool { return it.Deriver.Base() == name })
+		if len(rest) == 0 {
+			delete(v.outputs, base)
+		} else {
+			v.outputs[base] = rest
+		}
 	}
+	delete(v.made, name)
+}
+
+// CheckOutputs demands that outputs, by store path, are those that the derivation has: each under its ID and path, none missing. Builders say what came out;
+// under which path it belongs follows from what reviewers allowed.
+func CheckOutputs(name string, d *derivation.Derivation, outputs map[string]trust.BuiltOutput) error {
+	var rs trust.Refusals
+	for _, o := range d.Outputs {
+		if got, ok := outputs[o.Path]; !ok || got.ID != o.ID {
+			rs.Add(trust.Refuse("output-path", name, "the derivation's output %q is %s; no such output was built", o.ID, o.Path))
+		}
+	}
+	if len(rs) == 0 && len(outputs) != len(d.Outputs) {
+		rs.Add(trust.Refuse("output-path", name, "%d outputs were built, the derivation has %d", len(outputs), len(d.Outputs)))
+	}
+	return rs.Err()
+}
+
+// Names returns the base names of everything that is admitted, sorted.
+func (v *View) Names() []string {
+	names := make([]string, 0, len(v.List.Items)+len(v.outputs))
+	for _, it := range v.List.Items {
+		names = append(names, it.Name)
+	}
+	for name := range v.outputs {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Made returns the base names of a derivation's agreed outputs.
+func (v *View) Made(derivation string) []string { return v.made[derivation] }
+
+func (v *View) notAllowed(name string) *trust.Refusal {
+	return trust.Refuse("not-allowed", name, "neither the allowlist of track %s, version %d, nor a quorum of builders names it", v.List.Track, v.List.Version).
+		WithHint("'review show' tells whether it waits for reviewers, 'quorum status' whether builders still have to agree; no row of a catalog replaces their signatures")
+}
+
+// Item judges one store item by its base name.
+func (v *View) Item(name string) (Item, error) {
 	have, ok := v.List.ByName(name)
 	if !ok {
-		return Item{}, trust.Refuse("not-allowed", name, "neither the allowlist of track %s, version %d, nor a quorum of builders names it", v.List.Track, v.List.Version).
-			WithHint("'review show' tells whether it waits for reviewers, 'quorum status' whether builders still have to agree")
+		return v.output(name)
 	}
 	p, err := storepath.ParseBase(name)
 	if err != nil {
@@ -119,87 +232,77 @@ func (v *View) Item(name string, open func(trust.Digest) (io.ReadCloser, error))
 	case trust.KindSource:
 		return it, nil
 	case trust.KindDerivation:
-		return it, derivationItem(&it, open)
+		d, data, err := v.derivation(have)
+		if err != nil {
+			return Item{}, err
+		}
+		if it.References, err = d.References(); err != nil {
+			return Item{}, trust.Refuse("derivation-invalid", name, "%v", err)
+		}
+		slices.SortFunc(it.References, storepath.Path.Compare)
+		// The content is the file; what clients get is the nar of it.
+		h := sha256.New()
+		if err := nar.WriteFile(h, int64(len(data)), false, bytes.NewReader(data)); err != nil {
+			return Item{}, err
+		}
+		h.Sum(it.NarHash[:0])
+		it.NarSize = nar.FileSize(int64(len(data)))
+		return it, nil
 	}
 	return Item{}, trust.Refuse("item-kind", name, "items of kind %q are not served", have.Kind)
 }
 
-// derivationItem completes the item of a derivation: its content is the file, what clients get is the nar of it.
-func derivationItem(it *Item, open func(trust.Digest) (io.ReadCloser, error)) error {
-	if it.Size > maxDerivation {
-		return trust.Refuse("derivation-size", it.Path.Base(), "%d bytes, more than %d", it.Size, maxDerivation)
+// output is Item for what builders agreed on.
+func (v *View) output(name string) (Item, error) {
+	all := v.outputs[name]
+	if len(all) == 0 {
+		return Item{}, v.notAllowed(name)
 	}
-	r, err := open(it.Content)
+	for _, other := range all[1:] {
+		if !other.Same(all[0]) {
+			return Item{}, trust.Refuse("output-conflict", name, "it is an output of %s and of %s, and their builders say different things of it", all[0].Deriver.Base(), other.Deriver.Base())
+		}
+	}
+	return all[0], nil
+}
+
+// Derivation returns an allowed derivation, checked against the allowlist's digest.
+func (v *View) Derivation(name string) (*derivation.Derivation, error) {
+	it, ok := v.List.ByName(name)
+	if !ok || it.Kind != trust.KindDerivation {
+		return nil, v.notAllowed(name)
+	}
+	d, _, err := v.derivation(it)
+	return d, err
+}
+
+func (v *View) derivation(it trust.Item) (*derivation.Derivation, []byte, error) {
+	if it.Size > MaxDerivation {
+		return nil, nil, trust.Refuse("derivation-size", it.Name, "%d bytes, more than %d", it.Size, MaxDerivation)
+	}
+	data, err := v.read(it)
+	var corrupt *cas.CorruptError
+	if errors.Is(err, cas.ErrNotFound) || errors.As(err, &corrupt) {
+		return nil, nil, trust.Refuse("item-lost", it.Name, "%v", err).WithHint("import the shipment that brought it again")
+	}
 	if err != nil {
-		return err
+		return nil, nil, fmt.Errorf("derivation %s: %w", it.Name, err)
 	}
-	data, err := io.ReadAll(io.LimitReader(r, it.Size+1))
-	if err = errors.Join(err, r.Close()); err != nil {
-		return err
-	}
-	if trust.Sum(data) != it.Content {
-		return trust.Refuse("item-digest", it.Path.Base(), "its content is not the allowlist's")
+	if trust.Sum(data) != it.SHA256 {
+		return nil, nil, trust.Refuse("item-digest", it.Name, "its content is not the allowlist's")
 	}
 	d, err := derivation.Parse(data)
 	if err != nil {
-		return trust.Refuse("derivation-invalid", it.Path.Base(), "%v", err)
+		return nil, nil, trust.Refuse("derivation-invalid", it.Name, "%v", err)
 	}
-	if it.References, err = d.References(); err != nil {
-		return trust.Refuse("derivation-invalid", it.Path.Base(), "%v", err)
-	}
-	h := sha256.New()
-	if err := nar.WriteFile(h, int64(len(data)), false, bytes.NewReader(data)); err != nil {
-		return err
-	}
-	h.Sum(it.NarHash[:0])
-	it.NarSize = nar.FileSize(int64(len(data)))
-	return nil
+	return d, data, nil
 }
 
-// A Floor is the file in which one verifier keeps the highest versions it has accepted.
-type Floor struct {
-	path string
-	now  trust.Floor
-}
-
-// OpenFloor reads a floor; one that is not there yet is the lowest. A damaged floor is an error: it must not read as a lower one.
-func OpenFloor(path string) (*Floor, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &Floor{path: path}, nil
-	}
+func (v *View) read(it trust.Item) ([]byte, error) {
+	r, err := v.open(it.SHA256)
 	if err != nil {
 		return nil, err
 	}
-	now, err := trust.ParseFloor(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return &Floor{path, now}, nil
-}
-
-// Accept raises the floor to the view's documents, durably, or refuses them.
-func (f *Floor) Accept(v *View) error {
-	next, err := f.now.AcceptRoot(v.Root)
-	if err == nil {
-		next, err = next.AcceptAllowlist(v.List)
-	}
-	if err != nil {
-		return err
-	}
-	data, err := next.Marshal()
-	if err != nil {
-		return err
-	}
-	before, err := f.now.Marshal()
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(before, data) {
-		if err := durable.WriteAll(durable.OS{}, filepath.Dir(f.path), durable.File{Path: f.path, Data: data, Perm: 0o644}); err != nil {
-			return err
-		}
-	}
-	f.now = next
-	return nil
+	data, err := io.ReadAll(io.LimitReader(r, it.Size+1))
+	return data, errors.Join(err, r.Close())
 }
