@@ -13,19 +13,29 @@
 //	GET /sallyport/blob/BASE         the file of a derivation
 //	GET /sallyport/ledger/...        the published ledger
 //
-// HEAD is answered as GET is, without a body. Everything else is 404 or 405, with a text that says why and the header Sallyport-Reason: a refusal's code.
+// HEAD is answered as GET is, without a body. Everything else is 404, 405 or 503, with a text that says why; where it was refused the header
+// Sallyport-Reason has the code. A segment of a path may be percent-encoded; ? in a name has to be, + stands for itself.
 //
 // # What is checked before a byte is sent
 //
-// Root, allowlist and builders' statements are opened anew whenever the ledger has grown, and the depot's own floor is raised first: a list older than one that was
-// served is refused. A narinfo is sent only if the track's key signed it, and it is about an item that this view admits, with the very nar hash. A nar is sent
-// only for such a narinfo; its content is hashed while it is sent, and a blob that has changed on disk ends the connection before its last
-// byte. What a row of the catalog says is never enough.
+// The depot reads the whole ledger at its start, under its signed checkpoint ([admit.Record]), and reads on when it has grown. Where that brings a root, an allowlist or
+// a builder's statement, the documents are opened anew, and the depot's own floor is raised first: a list older than one that was served is refused. A
+// narinfo is sent only if the track's key signed it, and it says of an item that is admitted what is admitted; one that was found good is kept until the documents
+// change. A nar is sent only for such a narinfo; its content is hashed while it is sent, and a blob that has changed on disk ends the connection before its
+// last bytes. What a row of the catalog says is never enough.
+//
+// If a document does not verify any more, or the ledger is not the one that is signed, the depot says so in its log, once, and answers 503 to all that depends on
+// it until that is mended: it never goes on with what it believed before.
+//
+// # Bounds
+//
+// A client has 10 s for the head of a request and a minute for each piece of an answer (256 KiB); an idle connection is closed after two minutes, and there are at
+// most [MaxConnections] at a time.
 package depot
 
 import (
+	"bytes"
 	"context"
-	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -41,22 +51,28 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sallyport/guix/nar"
-	"sallyport/guix/narinfo"
-	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
 
-// MaxAge is how long a client may believe a narinfo: a recall is in force everywhere no later than this.
-const MaxAge = 5 * time.Minute
-
 // ReasonHeader carries the reason code of a refusal.
 const ReasonHeader = "Sallyport-Reason"
+
+const (
+	// MaxConnections is how many clients are connected at a time; more wait.
+	MaxConnections = 4096
+	// stallTimeout is how long a client may take for a piece of an answer.
+	stallTimeout = time.Minute
+	// piece is how much is read ahead and sent at once.
+	piece = 256 << 10
+)
 
 // A Depot serves one track of one zone.
 type Depot struct {
@@ -64,25 +80,23 @@ type Depot struct {
 	Track string
 	Log   *slog.Logger
 
-	mu    sync.Mutex
-	state *state
+	state atomic.Pointer[state]
+
+	renewing  sync.Mutex // for what follows
+	record    admit.Record
+	last      *state // the newest that could be made
+	documents bool   // roots or allowlists came since
+	spoken    []string
+	failed    *failure
 }
 
-// a state is what the depot holds to be true, for one size of the ledger.
-type state struct {
-	size  int64
-	view  *admit.View
-	acl   signature.ACL
-	key   signature.PublicKey
-	chain int64
-}
-
-// Server returns the HTTP server of the depot, with its time limits. The caller listens and serves.
+// Server returns the HTTP server of the depot, with its time limits. The caller listens, with [Listen], and serves.
 func (d *Depot) Server() *http.Server {
 	return &http.Server{
 		Handler:           http.HandlerFunc(d.serve),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      stallTimeout, // of a whole answer; what is longer is given more piece by piece
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
@@ -95,59 +109,17 @@ func (d *Depot) Check(ctx context.Context) error {
 	return err
 }
 
-// now returns the state for the ledger as it is, made anew if the ledger has grown.
-func (d *Depot) now(ctx context.Context) (*state, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, checkpoint, err := d.Zone.Checkpoint()
-	if err != nil {
-		return nil, err
-	}
-	size := checkpoint.Size
-	if d.state != nil && d.state.size == size {
-		return d.state, nil
-	}
-	root, err := d.Zone.Root()
-	if err != nil {
-		return nil, err
-	}
-	view, err := admit.Load(ctx, d.Zone, root, d.Track)
-	if err != nil {
-		return nil, err
-	}
-	if err := view.Entered(ctx, d.Zone); err != nil {
-		return nil, err
-	}
-	floor, err := admit.OpenFloor(filepath.Join(d.Zone.Dir, "floor", "depot-"+d.Track+".json"))
-	if err != nil {
-		return nil, err
-	}
-	if err := floor.Accept(view); err != nil {
-		return nil, err
-	}
-	q, ok := root.TrackKey(d.Track)
-	if !ok {
-		return nil, trust.Refuse("no-track", d.Track, "the root names no key for this track")
-	}
-	key, err := signature.ParsePublicKeyHex(q)
-	if err != nil {
-		return nil, err
-	}
-	d.state = &state{size: size, view: view, key: key, acl: signature.NewACL(key), chain: root.Version}
-	return d.state, nil
-}
-
 // httpError is an answer that is not the thing asked for.
 type httpError struct {
-	code int
-	err  error
+	code   int
+	reason string // a refusal's code, or ""
+	text   string
 }
 
-func (e *httpError) Error() string { return e.err.Error() }
-func (e *httpError) Unwrap() error { return e.err }
+func (e *httpError) Error() string { return e.text }
 
 func notFound(format string, args ...any) error {
-	return &httpError{http.StatusNotFound, fmt.Errorf(format, args...)}
+	return &httpError{http.StatusNotFound, "", fmt.Sprintf(format, args...)}
 }
 
 func (d *Depot) serve(w http.ResponseWriter, r *http.Request) {
@@ -158,28 +130,34 @@ func (d *Depot) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if started.done {
 		// Too late for a code. Cutting the connection is the one way to say that what was sent is not whole.
-		d.Log.Error("answer cut", "path", r.URL.Path, "error", err)
+		if r.Context().Err() == nil {
+			d.Log.Error("answer cut", "path", r.URL.Path, "error", err)
+		}
 		panic(http.ErrAbortHandler)
 	}
-	code := http.StatusInternalServerError
-	var he *httpError
-	if errors.As(err, &he) {
-		code = he.code
-	}
-	if rs, ok := trust.AsRefusals(err); ok {
-		code = http.StatusNotFound
-		w.Header().Set(ReasonHeader, rs[0].Code)
+	answer := &httpError{code: http.StatusInternalServerError, text: "the depot could not answer; its log says why"}
+	rs, refused := trust.AsRefusals(err)
+	switch {
+	case errors.As(err, &answer):
+	case refused:
+		answer = &httpError{http.StatusNotFound, rs[0].Code, rs.Error()}
 		d.Log.Warn("refused", "path", r.URL.Path, "reason", rs[0].Code, "detail", rs[0].Error())
-	} else if code == http.StatusInternalServerError {
+	default:
 		d.Log.Error("failed", "path", r.URL.Path, "error", err)
-		err = errors.New("the depot could not answer; its log says why")
 	}
-	body := err.Error() + "\n"
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.Header().Set("Cache-Control", "max-age=60")
-	w.WriteHeader(code)
-	io.WriteString(w, body)
+	body := answer.text + "\n"
+	h := w.Header()
+	if answer.reason != "" {
+		h.Set(ReasonHeader, answer.reason)
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(answer.code)
+	if r.Method != http.MethodHead {
+		io.WriteString(w, body)
+	}
 }
 
 // headerWatch notices when it is too late for an error code.
@@ -193,11 +171,12 @@ func (h *headerWatch) Write(p []byte) (int, error) {
 	h.done = true
 	return h.ResponseWriter.Write(p)
 }
+func (h *headerWatch) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 func (d *Depot) route(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return &httpError{http.StatusMethodNotAllowed, fmt.Errorf("method %q: only GET and HEAD", r.Method)}
+		return &httpError{http.StatusMethodNotAllowed, "", fmt.Sprintf("method %.20q: only GET and HEAD", r.Method)}
 	}
 	// The escaped path is split first and each part decoded then, as Guix clients and guix publish do: a ? in a name is %3F.
 	var parts []string
@@ -209,36 +188,54 @@ func (d *Depot) route(w http.ResponseWriter, r *http.Request) error {
 		parts = append(parts, u)
 	}
 	if len(parts) == 1 && parts[0] == "nix-cache-info" {
-		return send(w, r, "text/plain", 3600, []byte("StoreDir: "+storepath.Dir+"\nWantMassQuery: 0\nPriority: 100\n"))
+		return send(w, r, "text/plain", "max-age=3600", []byte("StoreDir: "+storepath.Dir+"\nWantMassQuery: 0\nPriority: 100\n"))
 	}
 	s, err := d.now(r.Context())
+	if rs, refused := trust.AsRefusals(err); refused {
+		return &httpError{http.StatusServiceUnavailable, rs[0].Code, "the depot serves nothing until this is mended: " + rs.Error()}
+	}
 	if err != nil {
-		return err
+		return &httpError{http.StatusServiceUnavailable, "", "the depot serves nothing until this is mended; its log says what"}
 	}
 	switch {
 	case len(parts) == 1 && parts[0] == "signing-key.pub":
-		return send(w, r, "text/plain", 3600, []byte(s.key.String()))
+		return send(w, r, "text/plain", noCache, []byte(s.key.String()))
 	case len(parts) == 1 && strings.HasSuffix(parts[0], ".narinfo"):
-		body, _, _, err := d.narinfo(r.Context(), s, strings.TrimSuffix(parts[0], ".narinfo"))
+		n, err := d.narinfo(r.Context(), s, strings.TrimSuffix(parts[0], ".narinfo"))
 		if err != nil {
 			return err
 		}
-		return send(w, r, "application/x-nix-narinfo;charset=utf-8", int(MaxAge.Seconds()), body)
+		return send(w, r, "application/x-nix-narinfo;charset=utf-8", whileAllowed, n.body)
 	case len(parts) == 2 && parts[0] == "nar":
 		return d.nar(w, r, s, parts[1])
 	case len(parts) >= 2 && parts[0] == "sallyport":
-		return d.documents(w, r, s, parts[1:])
+		return d.document(w, r, s, parts[1:])
 	}
 	return notFound("no such page; see the depot's manual for its routes")
 }
 
-func send(w http.ResponseWriter, r *http.Request, kind string, maxAge int, body []byte) error {
+// Cache-Control of answers that do not depend on what is allowed.
+const (
+	noCache = "no-cache"
+	forever = "max-age=31536000, immutable"
+)
+
+// MaxAge is how long a client may believe that something is allowed: a recall is in force everywhere no later than this.
+const MaxAge = 5 * time.Minute
+
+var whileAllowed = "max-age=" + strconv.Itoa(int(MaxAge.Seconds()))
+
+func head(w http.ResponseWriter, kind, cache string, size int64) {
 	h := w.Header()
 	h.Set("Content-Type", kind)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", fmt.Sprintf("max-age=%d", maxAge))
+	h.Set("Content-Length", strconv.FormatInt(size, 10))
+	h.Set("Cache-Control", cache)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(http.StatusOK)
+}
+
+func send(w http.ResponseWriter, r *http.Request, kind, cache string, body []byte) error {
+	head(w, kind, cache, int64(len(body)))
 	if r.Method == http.MethodHead {
 		return nil
 	}
@@ -246,68 +243,78 @@ func send(w http.ResponseWriter, r *http.Request, kind string, maxAge int, body 
 	return err
 }
 
-// narinfo returns a narinfo that may be believed, the item it is about, and what it says.
-func (d *Depot) narinfo(ctx context.Context, s *state, hash string) ([]byte, admit.Item, *narinfo.NarInfo, error) {
-	if _, err := storepath.DecodeBase32(hash, 20); err != nil {
-		return nil, admit.Item{}, nil, notFound("%q is not the hash part of a store path", hash)
-	}
-	var body []byte
-	err := d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT body FROM narinfo WHERE track = ? AND hash = ?`, d.Track, hash).Scan(&body)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, admit.Item{}, nil, notFound("no item with this hash is served on track %s", d.Track)
-	}
-	if err != nil {
-		return nil, admit.Item{}, nil, err
-	}
-	info, err := narinfo.Verify(body, s.acl)
-	if err != nil {
-		return nil, admit.Item{}, nil, trust.Refuse("narinfo-signature", hash, "the track's key did not sign what lies here: %v", err)
-	}
-	if info.StorePath.Hash() != hash {
-		return nil, admit.Item{}, nil, trust.Refuse("narinfo-path", hash, "the narinfo that lies here is about %s", info.StorePath)
-	}
-	it, err := s.view.Item(info.StorePath.Base(), func(c trust.Digest) (io.ReadCloser, error) { return d.Zone.CAS.Open(c) })
-	if err != nil {
-		return nil, admit.Item{}, nil, err
-	}
-	if trust.Digest(info.NarHash) != it.NarHash || info.NarSize != it.NarSize {
-		return nil, admit.Item{}, nil, trust.Refuse("narinfo-content", info.StorePath.Base(), "the narinfo says nar %s, what is allowed is %s", trust.Digest(info.NarHash), it.NarHash)
-	}
-	return body, it, info, nil
-}
-
 // nar streams an item.
 func (d *Depot) nar(w http.ResponseWriter, r *http.Request, s *state, base string) error {
 	p, err := storepath.ParseBase(base)
 	if err != nil {
-		return notFound("%q is not the base name of a store path", base)
+		return notFound("%.300q is not the base name of a store path", base)
 	}
-	_, it, info, err := d.narinfo(r.Context(), s, p.Hash())
+	n, err := d.narinfo(r.Context(), s, p.Hash())
 	if err != nil {
 		return err
 	}
-	if info.StorePath != p {
+	it := n.item
+	if it.Path != p {
 		return notFound("no item of this name is served on track %s", d.Track)
 	}
+	if it.Flat() {
+		data, err := d.content(it)
+		if err != nil {
+			return err
+		}
+		head(w, "application/x-nix-archive", whileAllowed, it.NarSize)
+		if r.Method == http.MethodHead {
+			return nil
+		}
+		return nar.WriteFile(w, int64(len(data)), false, bytes.NewReader(data))
+	}
 	blob, err := d.Zone.CAS.Open(it.Content)
-	if err != nil {
+	if err != nil || blob.Size() != it.Size {
+		if err == nil {
+			err = fmt.Errorf("it has %d bytes, not %d", blob.Size(), it.Size)
+			blob.Close()
+		}
 		return trust.Refuse("item-lost", base, "its content is not in the store: %v", err)
 	}
 	defer blob.Close()
-	h := w.Header()
-	h.Set("Content-Type", "application/x-nix-archive")
-	h.Set("Content-Length", strconv.FormatInt(it.NarSize, 10))
-	h.Set("Cache-Control", fmt.Sprintf("max-age=%d", int(MaxAge.Seconds())))
-	w.WriteHeader(http.StatusOK)
+	head(w, "application/x-nix-archive", whileAllowed, it.NarSize)
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if it.Flat() {
-		return nar.WriteFile(w, it.Size, false, blob)
+	return stream(w, blob)
+}
+
+// content reads a derivation's file whole. What the store returns has the digest that it was asked for.
+func (d *Depot) content(it admit.Item) ([]byte, error) {
+	data, err := d.Zone.CAS.ReadAll(it.Content, admit.MaxDerivation)
+	if err != nil {
+		return nil, trust.Refuse("item-lost", it.Path.Base(), "its content is not in the store: %v", err)
 	}
-	// The store's reader gives its last bytes only when the digest is right.
-	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{blob}, make([]byte, 256<<10))
-	return err
+	return data, nil
+}
+
+// stream sends a blob one piece behind what it has read: the store's reader says at the end whether the content is what it should be, and before that the
+// last piece does not go out. Each piece has its own time to go out.
+func stream(w http.ResponseWriter, blob io.Reader) error {
+	control := http.NewResponseController(w)
+	ready, next := make([]byte, 0, piece), make([]byte, piece)
+	for {
+		n, err := io.ReadFull(blob, next)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			return err
+		}
+		if err := control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+			return err
+		}
+		if _, err := w.Write(ready); err != nil {
+			return err
+		}
+		if ready, next = next[:n], ready[:piece]; end {
+			_, err := w.Write(ready)
+			return err
+		}
+	}
 }
 
 // A Head names the newest signed documents of a depot.
@@ -324,7 +331,7 @@ type Evidence struct {
 	Statements []string `json:"statements"` // DSSE envelopes, base64
 }
 
-func (d *Depot) documents(w http.ResponseWriter, r *http.Request, s *state, parts []string) error {
+func (d *Depot) document(w http.ResponseWriter, r *http.Request, s *state, parts []string) error {
 	number := func(text string) (int64, error) {
 		n, err := trust.ParseNumber(text, 1<<53)
 		if err != nil || n < 1 {
@@ -334,57 +341,53 @@ func (d *Depot) documents(w http.ResponseWriter, r *http.Request, s *state, part
 	}
 	switch {
 	case len(parts) == 1 && parts[0] == "head":
-		body, err := json.Marshal(Head{s.view.Root.Enclave, d.Track, s.chain, s.view.List.Version})
+		body, err := json.Marshal(Head{s.view.Root.Enclave, d.Track, s.view.Root.Version, s.view.List.Version})
 		if err != nil {
 			return err
 		}
-		return send(w, r, "application/json", 0, append(body, '\n'))
+		return send(w, r, "application/json", noCache, append(body, '\n'))
 	case len(parts) == 2 && parts[0] == "root":
 		n, err := number(parts[1])
 		if err != nil {
 			return err
 		}
-		return d.public(w, r, "root", strconv.FormatInt(n, 10))
+		return d.public(w, r, forever, "root", strconv.FormatInt(n, 10))
 	case len(parts) == 2 && parts[0] == "allowlist":
 		n, err := number(parts[1])
 		if err != nil {
 			return err
 		}
-		return d.public(w, r, "allowlist", d.Track, strconv.FormatInt(n, 10))
+		return d.public(w, r, forever, "allowlist", d.Track, strconv.FormatInt(n, 10))
 	case len(parts) == 2 && parts[0] == "evidence":
-		return d.evidence(w, r, parts[1])
+		return d.evidence(w, r, s, parts[1])
 	case len(parts) == 2 && parts[0] == "blob":
-		it, err := s.view.Item(parts[1], func(c trust.Digest) (io.ReadCloser, error) { return d.Zone.CAS.Open(c) })
+		it, err := s.view.Item(parts[1])
 		if err != nil {
 			return err
 		}
 		if !it.Flat() {
 			return notFound("only derivations are served as files; the nar is at /nar/%s", parts[1])
 		}
-		blob, err := d.Zone.CAS.Open(it.Content)
+		data, err := d.content(it)
 		if err != nil {
 			return err
 		}
-		body, err := io.ReadAll(blob)
-		if err = errors.Join(err, blob.Close()); err != nil {
-			return err
-		}
-		return send(w, r, "text/plain; charset=utf-8", int(MaxAge.Seconds()), body)
+		return send(w, r, "text/plain; charset=utf-8", whileAllowed, data)
 	case len(parts) >= 2 && parts[0] == "ledger":
-		return d.public(w, r, parts...)
+		return d.public(w, r, noCache, parts...)
 	}
 	return notFound("no such page")
 }
 
 // public sends a published file.
-func (d *Depot) public(w http.ResponseWriter, r *http.Request, parts ...string) error {
+func (d *Depot) public(w http.ResponseWriter, r *http.Request, cache string, parts ...string) error {
 	root, err := os.OpenRoot(filepath.Join(d.Zone.Dir, "public"))
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	f, err := root.Open(filepath.Join(parts...))
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := root.OpenFile(filepath.Join(parts...), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return notFound("no such document")
 	}
 	if err != nil {
@@ -398,46 +401,79 @@ func (d *Depot) public(w http.ResponseWriter, r *http.Request, parts ...string) 
 	if !st.Mode().IsRegular() {
 		return notFound("no such document")
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Length", strconv.FormatInt(st.Size(), 10))
-	w.WriteHeader(http.StatusOK)
+	head(w, "application/octet-stream", cache, st.Size())
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	_, err = io.CopyN(w, f, st.Size())
-	return err
+	return stream(w, io.LimitReader(f, st.Size()))
 }
 
-// maxEvidence bounds the statements sent about one derivation.
-const maxEvidence = 64
+// MaxEvidence bounds the statements sent about one derivation. With more of them there is no answer: a part of what builders say could be the wrong part.
+const MaxEvidence = 64
 
-func (d *Depot) evidence(w http.ResponseWriter, r *http.Request, name string) error {
-	rows, err := d.Zone.Read(r.Context()).QueryContext(r.Context(), `SELECT envelope FROM built WHERE derivation = ? ORDER BY leaf LIMIT ?`, name, maxEvidence)
-	if err != nil {
-		return err
+// evidence sends what builders said of an allowed derivation, as the ledger has it.
+func (d *Depot) evidence(w http.ResponseWriter, r *http.Request, s *state, name string) error {
+	if it, ok := s.view.List.ByName(name); !ok || it.Kind != trust.KindDerivation {
+		return &httpError{http.StatusNotFound, "not-allowed", fmt.Sprintf("the allowlist of track %s names no derivation %.300q", d.Track, name)}
 	}
-	defer rows.Close()
+	votes := s.votes[name]
+	if len(votes) > MaxEvidence {
+		return trust.Refuse("quorum-size", name, "%d statements, more than %d", len(votes), MaxEvidence)
+	}
 	e := Evidence{Derivation: name, Statements: []string{}}
-	for rows.Next() {
-		var envelope []byte
-		if err := rows.Scan(&envelope); err != nil {
-			return err
-		}
+	for _, envelope := range votes {
 		e.Statements = append(e.Statements, base64.StdEncoding.EncodeToString(envelope))
-	}
-	if err := rows.Err(); err != nil {
-		return err
 	}
 	body, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return send(w, r, "application/json", 0, append(body, '\n'))
+	return send(w, r, "application/json", noCache, append(body, '\n'))
 }
 
 // Listen opens the depot's port.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
-	return lc.Listen(ctx, "tcp", addr)
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &bounded{Listener: l, free: make(chan struct{}, MaxConnections), closed: make(chan struct{})}, nil
+}
+
+// bounded lets only so many connections be open at a time.
+type bounded struct {
+	net.Listener
+	free   chan struct{}
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (b *bounded) Accept() (net.Conn, error) {
+	select {
+	case b.free <- struct{}{}:
+	case <-b.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := b.Listener.Accept()
+	if err != nil {
+		<-b.free
+		return nil, err
+	}
+	return &counted{Conn: c, release: sync.OnceFunc(func() { <-b.free })}, nil
+}
+
+func (b *bounded) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return b.Listener.Close()
+}
+
+type counted struct {
+	net.Conn
+	release func()
+}
+
+func (c *counted) Close() error {
+	defer c.release()
+	return c.Conn.Close()
 }

@@ -8,7 +8,7 @@
 //	number       neither replayed nor equivocated, chained to the shipment before where that is known
 //	content      every item has the size and digest that the manifest says
 //	name         every item's store path is recomputed from its content: of sources, of derivations and of all their outputs
-//	inputs       what a derivation needs is offered here or was allowed before
+//	inputs       what a derivation needs is offered here, or named by an allowlist in force
 //	inspection   the reader child parsed every archive and looked into every file; a finding of severity "block" refuses the item
 //
 // Everything that is wrong is listed at once. A refusal is a ledger entry and leaves nothing else behind; what was read is removed. A shipment
@@ -17,9 +17,10 @@
 //
 // # When it becomes true
 //
-// Items are stored as they are read, each durable before it has its name, and mean nothing: nobody looks for a blob that no shipment names. The one transaction that
-// writes the importer's statement, the inspection's, and the shipment's rows makes it so. A crash before leaves blobs that the
-// next import finds already there, or that the next sweep removes; a crash after leaves a quarantined shipment.
+// Before the first item is stored the digests of all are noted (package pending). Items are stored as they are read, each durable before it has its name, and mean
+// nothing: nobody looks for a blob that no shipment names. The one transaction that writes the importer's statement, the inspection's, and the shipment's
+// rows makes it so. A crash before leaves blobs that the next import removes, since they are noted and no row refers to them; a crash after leaves a quarantined
+// shipment.
 package gate
 
 import (
@@ -28,18 +29,19 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"sallyport/guix/derivation"
 	"sallyport/guix/storepath"
 	"sallyport/internal/confine"
 	"sallyport/internal/crossing/shipment"
+	"sallyport/internal/judge/admit"
+	"sallyport/internal/judge/examine"
 	"sallyport/internal/store"
-	"sallyport/internal/store/cas"
+	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 )
 
@@ -78,36 +80,51 @@ type Finding struct {
 }
 
 // Import judges the volume against the slip. A fault comes back as [trust.Refusals], after it has become a ledger entry. An error of any other kind means that the
-// volume was not judged: nothing is recorded but what was found until then, and the same call can be made again.
+// volume was not judged: nothing is recorded, nothing is kept, and the same call can be made again.
 func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Quarantined, error) {
-	unlock, err := g.Zone.Lock("import")
+	unlock, err := g.Zone.Lock(stage)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	j := &intake{g: g, added: map[trust.Digest]bool{}, findings: map[string]int64{}}
-	q, err := j.run(ctx, vol, slip)
-	if err == nil {
-		return q, nil
-	}
-	var late *store.UnpublishedError
-	if errors.As(err, &late) {
-		// It is quarantined; only the telling failed, and the next opening makes up for that. What it brought belongs to it.
+	// What an import that was killed has left goes first: its space may be needed.
+	if err := pending.Settle(ctx, g.Zone, stage); err != nil {
 		return nil, err
 	}
-	// Nothing of a volume that was not let in stays.
-	clean := j.discard()
+	j := &intake{g: g, drvs: map[string]*drv{}, findings: map[string]int64{}}
+	q, err := j.run(ctx, vol, slip)
+	if j.reader != nil {
+		j.reader.Close()
+	}
+	var late *store.UnpublishedError
+	if err == nil || errors.As(err, &late) {
+		// In the second case, too, it is quarantined: only the telling failed, and the next opening makes up for that.
+		if e := j.pending.Done(); e != nil || err != nil {
+			return nil, errors.Join(err, e)
+		}
+		return q, nil
+	}
 	subject := trust.Subject{Name: fmt.Sprintf("shipment %d", slip.Number), SHA256: slip.Manifest}
-	return nil, errors.Join(g.Zone.Refused(ctx, "gate", subject, err), clean)
+	err = g.Zone.Refused(ctx, "gate", subject, err)
+	if j.pending != nil {
+		// Nothing of a volume that was not let in stays.
+		err = errors.Join(err, j.pending.Drop(ctx))
+	}
+	return nil, err
 }
 
-// an intake is the work on one volume.
+// stage names the lock and the note of pending blobs.
+const stage = "import"
+
+// maxFindings bounds the findings of a shipment. No person reads so many; and each is kept in memory until the end.
+const maxFindings = 1 << 17
+
+// An intake is the work on one volume.
 type intake struct {
 	g        *Gate
-	child    *confine.Child
-	added    map[trust.Digest]bool // blobs that this volume brought
-	drvs     map[string]*drv       // derivations by store path, of this volume
-	known    map[string]bool       // names that were allowed before
+	reader   *examine.Reader
+	pending  *pending.Intake // nil until the manifest was found authentic
+	drvs     map[string]*drv // derivations by store path, of this volume
 	files    int64
 	findings map[string]int64
 	details  []Finding
@@ -115,7 +132,6 @@ type intake struct {
 }
 
 type drv struct {
-	item trust.Item
 	path storepath.Path
 	d    *derivation.Derivation
 }
@@ -128,21 +144,28 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	if slip.Enclave != g.Root.Enclave {
 		return nil, trust.Refuse("slip-mismatch", "slip", "made for enclave %q, this is %q", slip.Enclave, g.Root.Enclave)
 	}
-	// Twice the volume is never needed: items that are here already are not written again.
+	// Twice the volume is never needed: items that are here already are not kept twice.
 	if err := g.Zone.Space(slip.Bytes); err != nil {
 		return nil, err
 	}
-	child, err := confine.Start(ctx, g.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("no inspection without confinement: %w", err)
+	var err error
+	if j.reader, err = examine.Start(ctx, g.Reader); err != nil {
+		return nil, err
 	}
-	j.child = child
-	defer child.Close()
-	j.drvs = map[string]*drv{}
 	var current string
 	v, err := shipment.Verify(ctx, vol, shipment.Options{
 		Root: g.Root, Slip: slip, Sink: sink{ctx, j, &current},
-		Admit: func(m *shipment.Manifest, file []byte) error { return j.number(ctx, m, file) },
+		Admit: func(m *shipment.Manifest, file []byte) error {
+			if err := j.number(ctx, m, file); err != nil {
+				return err
+			}
+			digests := []trust.Digest{trust.Sum(file)}
+			for _, it := range m.Items {
+				digests = append(digests, it.SHA256)
+			}
+			j.pending, err = pending.Begin(ctx, g.Zone, stage, digests)
+			return err
+		},
 		Progress: func(n int64) {
 			if g.Progress != nil {
 				g.Progress(n, current)
@@ -155,11 +178,12 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	if err := j.derivations(ctx, v.Manifest); err != nil {
 		return nil, err
 	}
-	q := &Quarantined{Number: v.Manifest.Number, Manifest: v.Digest, Items: len(v.Manifest.Items), Bytes: v.Bytes, Files: j.files,
-		Findings: j.findings, Missing: j.missing, Confined: child.Confinement(), Details: j.details, verified: v}
-	if _, had := g.Zone.CAS.Has(q.Manifest); !had {
-		j.added[q.Manifest] = true
+	if len(j.details) > maxFindings {
+		return nil, trust.Refuse("inspection-findings", fmt.Sprintf("shipment %d", v.Manifest.Number), "%d findings; more than %d are not for a person to read", len(j.details), maxFindings).
+			WithHint("the outside should send less at once")
 	}
+	q := &Quarantined{Number: v.Manifest.Number, Manifest: v.Digest, Items: len(v.Manifest.Items), Bytes: v.Bytes, Files: j.files,
+		Findings: j.findings, Missing: j.missing, Confined: j.reader.Confinement(), Details: j.details, verified: v}
 	return q, g.quarantine(ctx, q)
 }
 
@@ -199,9 +223,11 @@ func (j *intake) number(ctx context.Context, m *shipment.Manifest, file []byte) 
 	case err != nil && !errors.Is(err, sql.ErrNoRows):
 		return err
 	}
-	// The next one says the same of this one, if it came first.
-	if err := rs.Err(); err != nil {
+	switch err := rs.Merge(j.follower(ctx, m, digest)); {
+	case err != nil:
 		return err
+	case len(rs) > 0:
+		return rs
 	}
 	have := map[int64]bool{}
 	rows, err := q.QueryContext(ctx, `SELECT number FROM shipment WHERE number < ?`, m.Number)
@@ -225,235 +251,37 @@ func (j *intake) number(ctx context.Context, m *shipment.Manifest, file []byte) 
 	return rows.Err()
 }
 
-// sink stores and inspects the items of a volume.
-type sink struct {
-	ctx     context.Context
-	j       *intake
-	current *string
-}
-
-func (s sink) Begin(it trust.Item) (shipment.ItemSink, error) {
-	*s.current = it.Name
-	switch it.Kind {
-	case trust.KindSource, trust.KindDerivation:
-	default:
-		// An output is evidence for a quorum at best; no verb brings one in yet.
-		return nil, trust.Refuse("item-kind", it.Name, "items of kind %q are not let in", it.Kind)
-	}
-	path, err := storepath.ParseBase(it.Name)
-	if err != nil {
-		return nil, trust.Refuse("item-name", it.Name, "%v", err)
-	}
-	w, err := s.j.g.Zone.CAS.Create()
-	if err != nil {
-		return nil, err
-	}
-	pr, pw := io.Pipe()
-	t := &taking{sink: s, it: it, path: path, blob: w, pipe: pw, judged: make(chan struct{})}
-	kind := "nar"
-	if it.Kind == trust.KindDerivation {
-		kind = "derivation"
-	}
-	go func() {
-		defer close(t.judged)
-		t.report, t.err = s.j.child.Judge(s.ctx, confine.Request{Kind: kind, Name: it.Name, Size: it.Size}, pr)
-		// The writer must never wait for a judge who is gone.
-		pr.CloseWithError(errJudged)
-	}()
-	return t, nil
-}
-
-var errJudged = errors.New("the reader has judged")
-
-// taking is one item on its way in.
-type taking struct {
-	sink
-	it     trust.Item
-	path   storepath.Path
-	blob   *cas.Writer
-	pipe   *io.PipeWriter
-	judged chan struct{}
-	report *confine.Report
-	err    error
-}
-
-func (t *taking) Write(p []byte) (int, error) {
-	if _, err := t.pipe.Write(p); err != nil && !errors.Is(err, errJudged) {
-		return 0, err
-	}
-	return t.blob.Write(p)
-}
-
-func (t *taking) Abort() error {
-	t.blob.Abort()
-	t.pipe.CloseWithError(io.ErrUnexpectedEOF)
-	<-t.judged
-	// The child was told a size that did not come: it cannot be used for another item.
-	return t.j.restart(t.ctx)
-}
-
-// Commit is called when size and digest are the manifest's: now the judgement counts.
-func (t *taking) Commit() error {
-	t.pipe.Close()
-	<-t.judged
-	if t.err != nil {
-		t.blob.Abort()
-		return fmt.Errorf("inspection: %w", t.err)
-	}
-	var rs trust.Refusals
-	for _, r := range t.report.Refusals {
-		rs.Add(trust.Refuse(r.Code, t.it.Name, "%s", trust.Printable(r.Detail, 500)).At(r.Offset))
-	}
-	t.j.files += t.report.Files
-	for _, f := range t.report.Findings {
-		t.j.findings[f.Severity] += f.Count
-		t.j.details = append(t.j.details, Finding{Item: t.it.SHA256.String(), Severity: f.Severity, Rule: f.Rule,
-			Place: trust.Printable(f.Place, 300), Count: f.Count, Detail: trust.Printable(strings.Join(f.Examples, ", "), 600)})
-		if f.Severity == "block" {
-			rs.Add(trust.Refuse("inspection-block", t.it.Name, "%s in %q (%d times): %s", f.Rule, f.Place, f.Count, trust.Printable(strings.Join(f.Examples, ", "), 300)))
-		}
-	}
-	if len(rs) == 0 {
-		if err := rs.Merge(t.bind()); err != nil {
-			t.blob.Abort()
-			return err
-		}
-	}
-	if len(rs) > 0 {
-		t.blob.Abort()
-		return rs
-	}
-	_, had := t.j.g.Zone.CAS.Has(t.it.SHA256)
-	if !had {
-		t.j.added[t.it.SHA256] = true
-	}
-	_, _, err := t.blob.Commit(t.it.SHA256)
-	return err
-}
-
-// bind recomputes the item's store path from its content.
-func (t *taking) bind() error {
-	if t.it.Kind == trust.KindSource {
-		want, err := storepath.Source(t.path.Name(), t.it.SHA256)
-		if err != nil {
-			return trust.Refuse("item-name", t.it.Name, "%v", err)
-		}
-		if want != t.path {
-			return trust.Refuse("item-path", t.it.Name, "this content's store path is %s", want)
-		}
+// follower compares with the shipment behind this one, if that came first: it says which manifest it follows.
+func (j *intake) follower(ctx context.Context, m *shipment.Manifest, digest trust.Digest) error {
+	var text string
+	err := j.g.Zone.Read(ctx).QueryRowContext(ctx, `SELECT manifest FROM shipment WHERE number = ?`, m.Number+1).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
-	d := t.report.Derivation
-	if d == nil {
-		return errors.New("the reader gave no derivation")
-	}
-	// The reader's word is not believed: package confine has printed what it reported and found the very bytes of the item.
-	name := strings.TrimSuffix(t.path.Name(), ".drv")
-	want, err := d.Path(name)
 	if err != nil {
-		return trust.Refuse("derivation-invalid", t.it.Name, "%v", err)
+		return err
 	}
-	if want != t.path {
-		return trust.Refuse("item-path", t.it.Name, "this derivation's store path is %s", want)
+	d, err := trust.ParseDigest(text)
+	if err != nil {
+		return fmt.Errorf("manifest of shipment %d: %w", m.Number+1, err)
 	}
-	t.j.drvs[want.String()] = &drv{t.it, want, d}
+	file, err := j.g.Zone.CAS.ReadAll(d, shipment.MaxManifest)
+	if err != nil {
+		return fmt.Errorf("manifest of shipment %d: %w", m.Number+1, err)
+	}
+	body, _, err := trust.SplitNote("manifest", file, shipment.MaxManifest)
+	if err != nil {
+		return err
+	}
+	// Its signature was checked when it came; a collector may have left since.
+	next, err := shipment.ParseManifest(body)
+	if err != nil {
+		return err
+	}
+	if next.Previous != digest {
+		return trust.Refuse("manifest-chain", fmt.Sprintf("shipment %d", m.Number), "shipment %d, which came before, follows manifest %s; this one is %s", next.Number, next.Previous, digest)
+	}
 	return nil
-}
-
-// restart replaces the reader child.
-func (j *intake) restart(ctx context.Context) error {
-	err := j.child.Close()
-	child, startErr := confine.Start(ctx, j.g.Reader)
-	if startErr != nil {
-		return errors.Join(err, startErr)
-	}
-	j.child = child
-	return nil
-}
-
-// derivations recomputes every output path, and demands that what a derivation needs is offered or allowed.
-func (j *intake) derivations(ctx context.Context, m *shipment.Manifest) error {
-	offered := map[string]bool{}
-	for _, it := range m.Items {
-		offered[it.Name] = true
-	}
-	lookup := func(path string) (*derivation.Derivation, error) {
-		if d := j.drvs[path]; d != nil {
-			return d.d, nil
-		}
-		return j.g.allowedDerivation(ctx, path)
-	}
-	h := derivation.NewHasher(lookup)
-	var rs trust.Refusals
-	for _, it := range m.Items {
-		if it.Kind != trust.KindDerivation {
-			continue
-		}
-		d := j.drvs[storepath.Dir+"/"+it.Name]
-		if d == nil {
-			continue // refused already
-		}
-		refs, err := d.d.References()
-		if err != nil {
-			rs.Add(trust.Refuse("derivation-invalid", it.Name, "%v", err))
-			continue
-		}
-		missing := false
-		for _, ref := range refs {
-			ok, err := offered[ref.Base()], error(nil)
-			if !ok {
-				ok, err = j.g.admitted(ctx, ref.Base())
-			}
-			if err != nil {
-				return err
-			}
-			if !ok {
-				missing = true
-				rs.Add(trust.Refuse("input-missing", it.Name, "it needs %s, which is neither on this volume nor was allowed before", ref.Base()))
-			}
-		}
-		if missing {
-			continue
-		}
-		if _, err := h.Verify(d.path, d.d.Bytes()); err != nil {
-			rs.Add(trust.Refuse("derivation-outputs", it.Name, "%v", err))
-		}
-	}
-	return rs.Err()
-}
-
-// admitted reports whether an item of this name came with a shipment that was not rejected.
-func (g *Gate) admitted(ctx context.Context, name string) (bool, error) {
-	var n int
-	err := g.Zone.Read(ctx).QueryRowContext(ctx, `SELECT count(*) FROM item JOIN shipment_item USING (sha256) JOIN shipment USING (number)
-		WHERE item.name = ? AND shipment.state IN ('quarantined', 'admitted')`, name).Scan(&n)
-	return n > 0, err
-}
-
-// allowedDerivation reads a derivation that came before. The gate judged it then, so it is parsed here.
-func (g *Gate) allowedDerivation(ctx context.Context, path string) (*derivation.Derivation, error) {
-	p, err := storepath.Parse(path)
-	if err != nil {
-		return nil, err
-	}
-	var digest string
-	if err := g.Zone.Read(ctx).QueryRowContext(ctx, `SELECT sha256 FROM item WHERE name = ? AND kind = 'derivation'`, p.Base()).Scan(&digest); err != nil {
-		return nil, fmt.Errorf("derivation %s: %w", path, err)
-	}
-	d, err := trust.ParseDigest(digest)
-	if err != nil {
-		return nil, err
-	}
-	r, err := g.Zone.CAS.Open(d)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var b bytes.Buffer
-	if _, err := io.Copy(&b, r); err != nil {
-		return nil, err
-	}
-	return derivation.Parse(b.Bytes())
 }
 
 // quarantine is the write that makes it true.
@@ -464,7 +292,7 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 	}
 	now := trust.FormatDate(g.Clock())
 	subjects := []trust.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: q.Manifest}}
-	imported, err := trust.SignStatement(g.Importer, trust.Statement{Kind: "imported", Subjects: subjects, Predicate: map[string]any{
+	imported, err := trust.SignStatement(g.Importer, trust.Statement{Kind: trust.StatementImported, Subjects: subjects, Predicate: map[string]any{
 		"time": now, "zone": g.Zone.Origin(), "shipment": m.Number, "items": int64(q.Items), "bytes": q.Bytes, "person": g.Importer.Person(),
 	}})
 	if err != nil {
@@ -475,22 +303,27 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 		findings[severity] = n
 	}
 	return g.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement("inspected", subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined}); err != nil {
+		if err := tx.Statement(trust.StatementInspected, subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined}); err != nil {
 			return err
 		}
-		if _, err := tx.Append(imported); err != nil {
+		leaf, err := tx.Append(imported)
+		if err != nil {
+			return err
+		}
+		if err := tx.Exec(ctx, `INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)`, admit.ImportedHint(m.Number), strconv.FormatInt(leaf, 10)); err != nil {
 			return err
 		}
 		if err := tx.Exec(ctx, `INSERT INTO shipment (number, manifest, state, importer, date, items, bytes) VALUES (?, ?, 'quarantined', ?, ?, ?, ?)`,
 			m.Number, q.Manifest.String(), g.Importer.Person(), now, q.Items, q.Bytes); err != nil {
 			return err
 		}
+		// One content may stand under several names: rows know it once, the manifest has them all.
 		for _, it := range m.Items {
 			if err := tx.Exec(ctx, `INSERT OR IGNORE INTO item (sha256, size, kind, name, added) VALUES (?, ?, ?, ?, ?)`,
 				it.SHA256.String(), it.Size, string(it.Kind), it.Name, now); err != nil {
 				return err
 			}
-			if err := tx.Exec(ctx, `INSERT INTO shipment_item (number, sha256) VALUES (?, ?)`, m.Number, it.SHA256.String()); err != nil {
+			if err := tx.Exec(ctx, `INSERT OR IGNORE INTO shipment_item (number, sha256) VALUES (?, ?)`, m.Number, it.SHA256.String()); err != nil {
 				return err
 			}
 		}
@@ -502,13 +335,4 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 		}
 		return nil
 	})
-}
-
-// discard removes the blobs that a refused volume brought.
-func (j *intake) discard() error {
-	var errs []error
-	for d := range j.added {
-		errs = append(errs, j.g.Zone.CAS.Remove(d))
-	}
-	return errors.Join(errs...)
 }

@@ -1,9 +1,12 @@
 // Package quorum takes in what builders made and says when enough of them agree.
 //
 // A builder hands over a result directory: the statement "built", signed with the builder's key, and one file an output, BASE.nar. Submit checks the
-// signature and the role, reads each nar in the reader child, stores it under the digest that the statement names, and writes the
-// statement itself as a ledger entry. When it completes a quorum the entry "agreed" follows in the same transaction; when a valid statement contradicts
+// signature and the role, that the outputs are those of the derivation, reads each nar in the reader child, stores it under the digest that the statement
+// names, and writes the statement itself as a ledger entry. When it completes a quorum the entry "agreed" follows in the same transaction; when a valid statement contradicts
 // another, "disagreed" does, and nothing of that derivation is released until officers have settled it.
+//
+// A result that is refused leaves nothing: the outputs' digests are noted as pending (package pending) before the first is stored. A builder may contradict
+// itself once, which is a dissent; what it says after that is not taken in.
 //
 // The entries say what the station saw. Authority is in the builders' statements: depot, signer and other builders count them again
 // ([sallyport/internal/judge/admit]).
@@ -12,17 +15,20 @@ package quorum
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
+	"syscall"
 
 	"sallyport/guix/storepath"
 	"sallyport/internal/confine"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/judge/examine"
 	"sallyport/internal/store"
 	"sallyport/internal/store/cas"
+	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 )
 
@@ -121,9 +127,16 @@ func (d *Desk) envelopes(ctx context.Context, name string) ([][]byte, error) {
 	return list, rows.Err()
 }
 
+// stage names the lock and the note of pending blobs.
+const stage = "quorum"
+
+// maxWords is how many different statements about one derivation are taken in from one builder: the second shows that the builder is not to be relied on, more show
+// nothing, and would push other builders' words out of bounds.
+const maxWords = 2
+
 // Submit takes in one result for a track. A refusal is a ledger entry and leaves nothing else.
 func (d *Desk) Submit(ctx context.Context, track string, result *os.Root) (*Status, error) {
-	unlock, err := d.Zone.Lock("quorum")
+	unlock, err := d.Zone.Lock(stage)
 	if err != nil {
 		return nil, err
 	}
@@ -132,18 +145,15 @@ func (d *Desk) Submit(ctx context.Context, track string, result *os.Root) (*Stat
 	if err != nil {
 		return nil, d.refused(ctx, envelope, err)
 	}
-	s, err := d.submit(ctx, track, result, envelope)
+	s, left, err := d.submit(ctx, track, result, envelope)
 	if err != nil {
-		return nil, d.refused(ctx, envelope, err)
+		return nil, errors.Join(d.refused(ctx, envelope, err), left)
 	}
-	return s, nil
+	return s, left
 }
 
 func readStatement(result *os.Root) ([]byte, error) {
-	f, err := result.Open(StatementFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, trust.Refuse("result-incomplete", StatementFile, "the result has no statement").WithHint("a result directory is what 'build --out' makes; an interrupted build leaves none")
-	}
+	f, _, err := open(result, StatementFile)
 	if err != nil {
 		return nil, err
 	}
@@ -158,120 +168,156 @@ func readStatement(result *os.Root) ([]byte, error) {
 	return data, nil
 }
 
-func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelope []byte) (*Status, error) {
+// open opens a file of a result. It does not wait for a pipe that somebody put there.
+func open(result *os.Root, name string) (*os.File, int64, error) {
+	f, err := result.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, trust.Refuse("result-incomplete", name, "the result has no such file").WithHint("a result directory is what 'build --out' makes; an interrupted build leaves none")
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = trust.Refuse("result-type", name, "it is no regular file")
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, st.Size(), nil
+}
+
+// submit also returns what went wrong with cleaning up, which is no part of the judgement.
+func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelope []byte) (s *Status, left, err error) {
 	e, err := trust.ParseEnvelope(envelope)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if e.Kind() != trust.StatementBuilt {
-		return nil, trust.Refuse("statement-kind", StatementFile, "it is %q; a builder's result is %q", e.Kind(), trust.StatementBuilt)
+		return nil, nil, trust.Refuse("statement-kind", StatementFile, "it is %q; a builder's result is %q", e.Kind(), trust.StatementBuilt)
 	}
 	statement, _, err := e.Verify(d.Root)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	path, _ := statement.Predicate["derivation"].(string)
 	drv, err := storepath.Parse(path)
 	if err != nil {
-		return nil, trust.Refuse("statement-predicate", StatementFile, "derivation: %v", err)
+		return nil, nil, trust.Refuse("statement-predicate", StatementFile, "derivation: %v", err)
 	}
 	name := drv.Base()
 	view, err := admit.Load(ctx, d.Zone, d.Root, track)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if _, ok := view.List.ByName(name); !ok {
-		return nil, trust.Refuse("not-allowed", name, "the allowlist of track %s, version %d, does not name this derivation", track, view.List.Version)
+	derivation, err := view.Derivation(name)
+	if err != nil {
+		return nil, nil, err
 	}
 	before, err := d.envelopes(ctx, name)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Alone: a ballot leaves out a statement that it has seen, and one that is no vote.
 	own, ignored, err := trust.Ballot(d.Root, name, [][]byte{envelope})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(own) != 1 {
-		return nil, ignored
+		return nil, nil, ignored
 	}
 	mine := own[0]
+	if err := admit.CheckOutputs(name, derivation, mine.Outputs); err != nil {
+		return nil, nil, err
+	}
 	votes, _, err := trust.Ballot(d.Root, name, before)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	words := 0
 	for _, v := range votes {
-		if v.KeyID == mine.KeyID && v.Same(mine) {
-			return d.status(view, name, before) // said before
+		if v.KeyID != mine.KeyID {
+			continue
+		}
+		if v.Same(mine) {
+			s, err = d.status(view, name, before) // said before
+			return s, nil, err
+		}
+		words++
+	}
+	if words >= maxWords {
+		return nil, nil, trust.Refuse("quorum-repeated", name, "%s has said %d different things of it already", mine.KeyID, words)
+	}
+	var digests []trust.Digest
+	var size int64
+	for _, o := range mine.Outputs {
+		digests = append(digests, o.SHA256)
+		size += o.Size
+	}
+	if err := d.Zone.Space(size); err != nil {
+		return nil, nil, err
+	}
+	in, err := pending.Begin(ctx, d.Zone, stage, digests)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = d.take(ctx, result, mine); err == nil {
+		if s, err = d.status(view, name, append(before, envelope)); err == nil {
+			err = d.commit(ctx, s, drv, mine, envelope, view)
 		}
 	}
-	if err := d.take(ctx, result, mine); err != nil {
-		return nil, err
+	var late *store.UnpublishedError
+	if err == nil || errors.As(err, &late) {
+		return s, in.Done(), err
 	}
-	s, err := d.status(view, name, append(before, envelope))
-	if err != nil {
-		return nil, err
-	}
-	return s, d.commit(ctx, s, drv, mine, envelope, view)
+	return nil, in.Drop(ctx), err
 }
 
-// take stores the outputs, each read by the confined child on its way.
+// take stores the outputs, each read by the confined reader on its way.
 func (d *Desk) take(ctx context.Context, result *os.Root, vote trust.Vote) error {
-	child, err := confine.Start(ctx, d.Reader)
+	reader, err := examine.Start(ctx, d.Reader)
 	if err != nil {
-		return fmt.Errorf("no reading without confinement: %w", err)
+		return err
 	}
-	defer child.Close()
-	for path, o := range vote.Outputs {
+	defer reader.Close()
+	var rs trust.Refusals
+	for _, path := range slices.Sorted(maps.Keys(vote.Outputs)) {
+		o := vote.Outputs[path]
 		p, err := storepath.Parse(path)
 		if err != nil {
-			return trust.Refuse("output-path", StatementFile, "%v", err)
+			return err
 		}
 		if size, ok := d.Zone.CAS.Has(o.SHA256); ok && size == o.Size {
 			continue // another builder made the same
 		}
-		f, err := result.Open(p.Base() + NarSuffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			return trust.Refuse("result-incomplete", p.Base(), "the result has no file %s%s", p.Base(), NarSuffix)
-		}
-		if err != nil {
-			return err
-		}
-		err = d.output(ctx, child, f, p, o)
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err := rs.Merge(d.output(ctx, reader, result, p, o)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return rs.Err()
 }
 
-func (d *Desk) output(ctx context.Context, child *confine.Child, f *os.File, p storepath.Path, o trust.BuiltOutput) error {
-	st, err := f.Stat()
+func (d *Desk) output(ctx context.Context, reader *examine.Reader, result *os.Root, p storepath.Path, o trust.BuiltOutput) error {
+	f, size, err := open(result, p.Base()+NarSuffix)
 	if err != nil {
 		return err
 	}
-	if !st.Mode().IsRegular() || st.Size() != o.Size {
-		return trust.Refuse("output-size", p.Base(), "%d bytes, the statement says %d", st.Size(), o.Size)
+	defer f.Close()
+	if size != o.Size {
+		return trust.Refuse("output-size", p.Base(), "%d bytes, the statement says %d", size, o.Size)
 	}
-	report, err := child.Judge(ctx, confine.Request{Kind: confine.KindNar, Name: p.Base(), Size: o.Size, Rules: confine.RulesStructure}, f)
+	blob, err := d.Zone.CAS.Create()
 	if err != nil {
 		return err
 	}
-	var rs trust.Refusals
-	for _, r := range report.Refusals {
-		rs.Add(trust.Refuse(r.Code, p.Base(), "%s", r.Detail).At(r.Offset))
-	}
-	if err := rs.Err(); err != nil {
-		return err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	defer blob.Abort()
+	if _, err := reader.Item(ctx, confine.Request{Kind: confine.KindNar, Name: p.Base(), Size: o.Size, Rules: confine.RulesStructure}, io.TeeReader(f, blob)); err != nil {
 		return err
 	}
 	if d.Progress != nil {
 		d.Progress(o.Size, p.Base())
 	}
-	// The store checks the digest: what was judged a moment ago and what is stored are the same bytes, or neither counts.
-	err = d.Zone.CAS.Put(f, o.SHA256, o.Size)
+	_, _, err = blob.Commit(o.SHA256)
 	var other *cas.MismatchError
 	if errors.As(err, &other) {
 		return trust.Refuse("output-digest", p.Base(), "its nar has sha256 %s, the statement says %s", other.Got, o.SHA256)
@@ -279,17 +325,35 @@ func (d *Desk) output(ctx context.Context, child *confine.Child, f *os.File, p s
 	return err
 }
 
+// maxListed bounds the entry "disagreed", which has to stay below 64 KiB: beyond it are only as many builders as fit, the newest first.
+const maxListed = 40_000
+
+// listed says what each builder says, as far as it fits.
+func listed(list []Vote) map[string]any {
+	votes := map[string]any{}
+	size := 0
+	for _, v := range slices.Backward(list) {
+		var says []any
+		for _, path := range slices.Sorted(maps.Keys(v.Outputs)) {
+			line := path + " " + v.Outputs[path]
+			says = append(says, line)
+			size += len(line) + 3
+		}
+		if len(votes) > 0 && size > maxListed {
+			break
+		}
+		if _, ok := votes[v.KeyID]; !ok {
+			votes[v.KeyID] = says
+		}
+	}
+	return votes
+}
+
 // commit is the write that makes a vote true.
 func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine trust.Vote, envelope []byte, view *admit.View) error {
 	var builders []any
-	votes := map[string]any{}
 	for _, v := range s.Votes {
 		builders = append(builders, v.KeyID)
-		var says []any
-		for _, path := range sortedKeys(v.Outputs) {
-			says = append(says, path+" "+v.Outputs[path])
-		}
-		votes[v.KeyID] = says
 	}
 	item, _ := view.List.ByName(drv.Base())
 	return d.Zone.Commit(ctx, func(tx *store.Tx) error {
@@ -314,7 +378,7 @@ func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine t
 			err := tx.Exec(ctx, `INSERT INTO agreed (derivation, leaf) VALUES (?, ?) ON CONFLICT (derivation) DO UPDATE SET leaf = excluded.leaf`, drv.Base(), leaf+1)
 			return err
 		case rs.Has("quorum-dissent"):
-			if err := tx.Statement(trust.StatementDisagreed, []trust.Subject{{Name: drv.String(), SHA256: item.SHA256}}, map[string]any{"builders": votes}); err != nil {
+			if err := tx.Statement(trust.StatementDisagreed, []trust.Subject{{Name: drv.String(), SHA256: item.SHA256}}, map[string]any{"builders": listed(s.Votes)}); err != nil {
 				return err
 			}
 			err := tx.Exec(ctx, `DELETE FROM agreed WHERE derivation = ?`, drv.Base())
@@ -326,13 +390,4 @@ func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine t
 
 func (d *Desk) refused(ctx context.Context, envelope []byte, err error) error {
 	return d.Zone.Refused(ctx, "quorum", trust.Subject{Name: "result", SHA256: trust.Sum(envelope)}, err)
-}
-
-func sortedKeys(m map[string]string) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

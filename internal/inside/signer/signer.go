@@ -1,11 +1,12 @@
 // Package signer holds a track's Guix key for as long as one command runs, and signs what clients of the depot will believe: one narinfo for each item
 // that is allowed.
 //
-// Before it signs anything it opens root and allowlist itself, demands that the list's coming into force is an entry under the ledger's signed
-// checkpoint, and raises a floor of its own. Each narinfo's hash, size and references are those of the content: a source's nar and a derivation's file
-// are named by the allowlist, an output by the builders that agree on it. A narinfo is signed once; another content under a signed name is an alarm.
+// Before it signs anything it reads the whole ledger under its signed checkpoint ([admit.Record]), opens root and allowlist itself, and raises a floor of its own.
+// Each narinfo's hash, size and references are those of the content: a source's nar and a derivation's file are named by the allowlist, an output by
+// the builders that agree on it. A narinfo is signed once; another content under a signed name is an alarm.
 //
-// The narinfos and the entry "signed" that lists them are one transaction.
+// Everything is judged before anything is signed: one item that cannot be vouched for, and nothing is, with the list of all that is wrong. The narinfos and the
+// entry "signed" that lists them are one transaction.
 package signer
 
 import (
@@ -14,19 +15,21 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
-	"slices"
 
 	"sallyport/guix/narinfo"
 	"sallyport/guix/signature"
+	"sallyport/guix/storepath"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
 
-// batch is how many narinfos one "signed" entry lists: the entry must stay below 64 KiB.
-const batch = 200
+// maxEntry bounds the subjects of one "signed" entry, in bytes as they stand in its payload: the entry, in base64, must stay below 64 KiB.
+const maxEntry = 44_000
+
+// subjectSize is what a subject takes beside its name.
+const subjectSize = len(`{"name":"","digest":{"sha256":""}},`) + 2*len(trust.Digest{})
 
 // A Signer signs for one track.
 type Signer struct {
@@ -45,54 +48,64 @@ type Result struct {
 	Before  int      `json:"signed_before"`
 }
 
-// Sign signs every allowed item of the track that has no narinfo yet.
+// Sign signs every allowed item of the track that has no narinfo yet. A refusal is a ledger entry.
 func (s *Signer) Sign(ctx context.Context) (*Result, error) {
 	unlock, err := s.Zone.Lock("signer-" + s.Track)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	r, err := s.sign(ctx)
+	if err != nil {
+		return nil, s.Zone.Refused(ctx, "signer", trust.Subject{Name: "track " + s.Track, SHA256: s.Root.Digest()}, err)
+	}
+	return r, nil
+}
+
+func (s *Signer) sign(ctx context.Context) (*Result, error) {
 	q := s.Key.Public().Q()
 	if want, ok := s.Root.TrackKey(s.Track); !ok || want != hex.EncodeToString(q[:]) {
 		return nil, trust.Refuse("track-key", "track "+s.Track, "the root in force (version %d) does not give this key to the track", s.Root.Version)
 	}
-	view, err := admit.Load(ctx, s.Zone, s.Root, s.Track)
+	var record admit.Record
+	if _, err := record.Read(ctx, s.Zone, s.Root); err != nil {
+		return nil, err
+	}
+	view, err := record.View(ctx, s.Zone, s.Root, s.Track)
 	if err != nil {
 		return nil, err
 	}
-	if err := view.Entered(ctx, s.Zone); err != nil {
-		return nil, err
-	}
-	floor, err := admit.OpenFloor(filepath.Join(s.Zone.Dir, "floor", "signer-"+s.Track+".json"))
-	if err != nil {
-		return nil, err
-	}
-	if err := floor.Accept(view); err != nil {
+	if err := admit.Raise(filepath.Join(s.Zone.Dir, "floor", "signer-"+s.Track+".json"), view); err != nil {
 		return nil, err
 	}
 	r := &Result{Track: s.Track, Version: view.List.Version, Signed: []string{}}
 	var todo []signed
-	var names []string
-	for _, it := range view.List.Items {
-		names = append(names, it.Name)
-	}
-	for name := range view.Outputs() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	var rs trust.Refusals
+	for _, name := range view.Names() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		n, err := s.one(ctx, view, name)
-		if err != nil {
+		if err := rs.Merge(err); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if n == nil {
+		switch {
+		case err != nil:
+		case n == nil:
 			r.Before++
-			continue
+		default:
+			todo = append(todo, *n)
 		}
-		todo = append(todo, *n)
+	}
+	if err := rs.Err(); err != nil {
+		return nil, err
 	}
 	for len(todo) > 0 {
-		n := min(batch, len(todo))
+		n, size := 0, 0
+		for n < len(todo) && size <= maxEntry-subjectSize-storepath.HashLen-1-storepath.MaxNameLen {
+			size += subjectSize + len(todo[n].item.Path.Base())
+			n++
+		}
 		if err := s.commit(ctx, todo[:n]); err != nil {
 			return nil, err
 		}
@@ -111,26 +124,25 @@ type signed struct {
 
 // one makes the narinfo of an item; nil if there is one already.
 func (s *Signer) one(ctx context.Context, view *admit.View, name string) (*signed, error) {
-	it, err := view.Item(name, func(d trust.Digest) (io.ReadCloser, error) { return s.Zone.CAS.Open(d) })
+	it, err := view.Item(name)
 	if err != nil {
 		return nil, err
 	}
 	var body []byte
 	err = s.Zone.Read(ctx).QueryRowContext(ctx, `SELECT body FROM narinfo WHERE track = ? AND hash = ?`, s.Track, it.Path.Hash()).Scan(&body)
-	if err == nil {
-		had, err := narinfo.Verify(body, signature.NewACL(s.Key.Public()))
-		if err == nil && had.StorePath == it.Path && trust.Digest(had.NarHash) == it.NarHash {
-			return nil, nil
-		}
-		if err == nil {
-			return nil, trust.Refuse("signed-otherwise", name, "ALARM: this track has signed %s with nar hash %s, the allowlist says %s", had.StorePath, trust.Digest(had.NarHash), it.NarHash)
-		}
-		// A row that this key did not sign was not made here: it is replaced.
-	} else if !errors.Is(err, sql.ErrNoRows) {
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
-	size, ok := s.Zone.CAS.Has(it.Content)
-	if !ok || size != it.Size {
+	if err == nil {
+		// A row that this key did not sign was not made here: it is replaced.
+		if had, err := narinfo.Verify(body, signature.NewACL(s.Key.Public())); err == nil {
+			if err := it.Described(had); err != nil {
+				return nil, trust.Refuse("signed-otherwise", name, "ALARM: this track has signed something else under this name: %v", err)
+			}
+			return nil, nil
+		}
+	}
+	if size, ok := s.Zone.CAS.Has(it.Content); !ok || size != it.Size {
 		return nil, trust.Refuse("item-lost", name, "its content %s is not in the store", it.Content)
 	}
 	info := &narinfo.NarInfo{StorePath: it.Path, NarHash: it.NarHash, NarSize: it.NarSize, References: it.References, Deriver: it.Deriver,

@@ -11,6 +11,7 @@
 //	builder.toml          depot, track, root digest, enclave, key file, person
 //	floor.json            the highest versions it has accepted
 //	store/                inputs, each under its base name; a name is given only to what is whole
+//	whole/                for each of them its nar's digest: builders may agree anew on what an output is, under the same name
 //	input/                an input that is being fetched; cleared by the next build
 //	work/                 the build that is going on; cleared by the next
 //
@@ -51,6 +52,7 @@ const (
 	StatementFile = "built.dsse"
 	narSuffix     = ".nar"
 	maxConfig     = 64 << 10
+	wholeDir      = "whole"
 	maxClosure    = 100_000 // items of one build's inputs
 )
 
@@ -99,7 +101,7 @@ func Init(dir string, c Config) error {
 	if err := os.RemoveAll(temp); err != nil {
 		return err
 	}
-	for _, d := range []string{"store", "work", "input"} {
+	for _, d := range []string{"store", "work", "input", wholeDir} {
 		if err := os.MkdirAll(filepath.Join(temp, d), 0o755); err != nil {
 			return err
 		}
@@ -230,12 +232,12 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 	if !view.Root.Holds(b.Key, trust.RoleBuilder) {
 		return nil, trust.Refuse("not-builder", b.Key.Name(), "the root in force (version %d) does not give this key to a builder", view.Root.Version)
 	}
-	j := &job{b: b, view: view, drvs: map[string]*derivation.Derivation{}, inputs: map[storepath.Path]admit.Item{}}
+	j := &job{b: b, view: view, drvs: map[string]*derivation.Derivation{}, makers: map[string]string{}, inputs: map[storepath.Path]admit.Item{}}
 	path, err := storepath.ParseBase(strings.TrimPrefix(name, storepath.Dir+"/"))
 	if err != nil {
 		return nil, fmt.Errorf("derivation: %w", err)
 	}
-	d, err := j.derivation(ctx, path)
+	d, err := j.derivation(path)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +248,7 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 	if err := durable.RemoveAll(input); err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{work, input} {
+	for _, dir := range []string{work, input, filepath.Join(b.dir, wholeDir)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
@@ -258,7 +260,8 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 	}
 	b.Say("building %s", path.Base())
 	res, err := build.Run(ctx, build.Job{Derivation: d, Path: path, StoreDir: filepath.Join(b.dir, "store"), Inputs: j.order,
-		WorkDir: work, Cores: b.config.Cores, UID: b.config.UID, GID: b.config.GID, Timeout: b.timeout, MaxSilent: b.silent, Log: b.Log})
+		References: func(p storepath.Path) ([]storepath.Path, error) { return j.inputs[p].References, nil },
+		WorkDir:    work, Cores: b.config.Cores, UID: b.config.UID, GID: b.config.GID, Timeout: b.timeout, MaxSilent: b.silent, Log: b.Log})
 	if err != nil {
 		for _, s := range strays(res) {
 			b.Say("the build wrote outside of its outputs: %s (removed)", s)
@@ -308,40 +311,41 @@ func (b *Builder) view(ctx context.Context) (*admit.View, error) {
 	if list.Version != head.Allowlist {
 		return nil, trust.Refuse("allowlist-version", b.config.Track, "the depot sent version %d for version %d", list.Version, head.Allowlist)
 	}
-	v := admit.New(root, list)
-	floor, err := admit.OpenFloor(filepath.Join(b.dir, "floor.json"))
+	v := admit.New(root, list, func(d trust.Digest) (io.ReadCloser, error) { return b.blob(ctx, list, d) })
+	return v, admit.Raise(filepath.Join(b.dir, "floor.json"), v)
+}
+
+// blob gets the file of an allowed derivation.
+func (b *Builder) blob(ctx context.Context, list *trust.Allowlist, d trust.Digest) (io.ReadCloser, error) {
+	it, ok := list.BySHA256(d)
+	if !ok {
+		return nil, trust.Refuse("not-allowed", d.String(), "the allowlist of track %s, version %d, has no such content", list.Track, list.Version)
+	}
+	data, err := b.depot.get(ctx, it.Size, "sallyport", "blob", it.Name)
 	if err != nil {
 		return nil, err
 	}
-	return v, floor.Accept(v)
+	if have := trust.Sum(data); have != d {
+		return nil, trust.Refuse("item-digest", it.Name, "the depot sent content %s, the allowlist says %s", have, d)
+	}
+	return io.NopCloser(bytes.NewReader(data)), nil
 }
 
-// a job is one build: what it needs, judged.
+// A job is one build: what it needs, judged.
 type job struct {
 	b      *Builder
 	view   *admit.View
-	drvs   map[string]*derivation.Derivation
+	drvs   map[string]*derivation.Derivation // by store path: the one to build, and all that it stands on
+	makers map[string]string                 // base names of these derivations, by the base names of their outputs
 	inputs map[storepath.Path]admit.Item
 	order  []storepath.Path
 }
 
-// blob gets the file of an allowed derivation.
-func (j *job) blob(ctx context.Context, name string, want trust.Digest, size int64) ([]byte, error) {
-	data, err := j.b.depot.get(ctx, size, "sallyport", "blob", name)
-	if err != nil {
-		return nil, err
-	}
-	if trust.Sum(data) != want {
-		return nil, trust.Refuse("item-digest", name, "the depot sent content %s, the allowlist says %s", trust.Sum(data), want)
-	}
-	return data, nil
-}
-
 // derivation gets and checks a derivation and, for the recomputation of its outputs, all those it builds on.
-func (j *job) derivation(ctx context.Context, path storepath.Path) (*derivation.Derivation, error) {
-	var load func(p string) (*derivation.Derivation, error)
-	raw := map[string][]byte{}
-	load = func(p string) (*derivation.Derivation, error) {
+func (j *job) derivation(path storepath.Path) (*derivation.Derivation, error) {
+	var failed error
+	load := func(p string) (d *derivation.Derivation, err error) {
+		defer func() { failed = errors.Join(failed, err) }()
 		if d := j.drvs[p]; d != nil {
 			return d, nil
 		}
@@ -349,59 +353,46 @@ func (j *job) derivation(ctx context.Context, path storepath.Path) (*derivation.
 		if err != nil {
 			return nil, err
 		}
-		it, ok := j.view.List.ByName(sp.Base())
-		if !ok || it.Kind != trust.KindDerivation {
-			return nil, trust.Refuse("not-allowed", sp.Base(), "the allowlist of track %s, version %d, does not name this derivation", j.view.List.Track, j.view.List.Version).
-				WithHint("reviewers have to approve the shipment that brings it; no row of a catalog replaces their signatures")
-		}
-		data, err := j.blob(ctx, sp.Base(), it.SHA256, it.Size)
-		if err != nil {
+		if d, err = j.view.Derivation(sp.Base()); err != nil {
 			return nil, err
 		}
-		d, err := derivation.Parse(data)
-		if err != nil {
-			return nil, trust.Refuse("derivation-invalid", sp.Base(), "%v", err)
+		j.drvs[p] = d
+		for _, o := range d.Outputs {
+			if out, err := storepath.Parse(o.Path); err == nil {
+				j.makers[out.Base()] = sp.Base()
+			}
 		}
-		j.drvs[p], raw[p] = d, data
 		return d, nil
 	}
 	d, err := load(path.String())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := derivation.NewHasher(load).Verify(path, raw[path.String()]); err != nil {
-		if rs, ok := trust.AsRefusals(err); ok {
-			return nil, rs
-		}
-		return nil, trust.Refuse("derivation-outputs", path.Base(), "%v", err)
+	_, err = derivation.NewHasher(load).Verify(path, d.Bytes())
+	if failed != nil {
+		// Not what the derivation says is wrong, but what should come from the depot.
+		return nil, failed
+	}
+	if err != nil {
+		return nil, trust.Refuse("derivation-outputs", path.Base(), "%s", trust.Printable(err.Error(), 1000))
 	}
 	return d, nil
 }
 
 // close finds the closure of the build's inputs: sources, outputs of other derivations, and all they refer to. Each must be admitted.
 func (j *job) close(ctx context.Context, d *derivation.Derivation) error {
-	var todo []string
-	todo = append(todo, d.Sources...)
+	todo := slices.Clone(d.Sources)
 	for _, in := range d.Inputs {
-		p, err := storepath.Parse(in.Path)
-		if err != nil {
-			return err
-		}
-		envelopes, err := j.b.depot.evidence(ctx, p.Base())
-		if err != nil {
-			return err
-		}
-		if _, err := j.view.Evidence(p.Base(), envelopes); err != nil {
-			return err
-		}
+		below := j.drvs[in.Path]
 		for _, id := range in.Outputs {
-			i := slices.IndexFunc(j.drvs[in.Path].Outputs, func(o derivation.Output) bool { return o.ID == id })
+			i := slices.IndexFunc(below.Outputs, func(o derivation.Output) bool { return o.ID == id })
 			if i < 0 {
-				return trust.Refuse("derivation-invalid", p.Base(), "it has no output %q", id)
+				return trust.Refuse("derivation-invalid", in.Path, "it has no output %q", id)
 			}
-			todo = append(todo, j.drvs[in.Path].Outputs[i].Path)
+			todo = append(todo, below.Outputs[i].Path)
 		}
 	}
+	asked := map[string]bool{}
 	for len(todo) > 0 {
 		p, err := storepath.Parse(todo[0])
 		todo = todo[1:]
@@ -411,11 +402,18 @@ func (j *job) close(ctx context.Context, d *derivation.Derivation) error {
 		if _, ok := j.inputs[p]; ok {
 			continue
 		}
-		it, err := j.view.Item(p.Base(), func(c trust.Digest) (io.ReadCloser, error) {
-			have, _ := j.view.List.ByName(p.Base())
-			data, err := j.blob(ctx, p.Base(), c, have.Size)
-			return io.NopCloser(bytes.NewReader(data)), err
-		})
+		// What an output refers to was made by one of the derivations that this one stands on.
+		if maker := j.makers[p.Base()]; maker != "" && !asked[maker] {
+			asked[maker] = true
+			envelopes, err := j.b.depot.evidence(ctx, maker)
+			if err != nil {
+				return err
+			}
+			if _, err := j.view.Evidence(maker, envelopes); err != nil {
+				return err
+			}
+		}
+		it, err := j.view.Item(p.Base())
 		if err != nil {
 			return err
 		}
@@ -435,9 +433,15 @@ func (j *job) close(ctx context.Context, d *derivation.Derivation) error {
 // fetch puts an input into the builder's store, if it is not there: downloaded whole, its digest compared, and only then unpacked.
 func (b *Builder) fetch(ctx context.Context, it admit.Item, work string) error {
 	name := it.Path.Base()
-	final := filepath.Join(b.dir, "store", name)
+	final, mark := filepath.Join(b.dir, "store", name), filepath.Join(b.dir, wholeDir, name)
 	if _, err := os.Lstat(final); err == nil {
-		return nil
+		if have, err := os.ReadFile(mark); err == nil && string(have) == it.NarHash.String()+"\n" {
+			return nil
+		}
+		// Something else was agreed on since, or a run was cut before it could say what this is.
+		if err := durable.RemoveAll(final); err != nil {
+			return err
+		}
 	}
 	temp := filepath.Join(work, "input.nar")
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -476,7 +480,10 @@ func (b *Builder) fetch(ctx context.Context, it admit.Item, work string) error {
 	if err = errors.Join(err, dir.Close()); err != nil {
 		return err
 	}
-	return durable.Rename(durable.OS{}, filepath.Join(store, partial), final)
+	if err := durable.Rename(durable.OS{}, filepath.Join(store, partial), final); err != nil {
+		return err
+	}
+	return durable.WriteAll(durable.OS{}, work, durable.File{Path: mark, Data: []byte(it.NarHash.String() + "\n"), Perm: 0o644})
 }
 
 // partialPrefix begins the name of an input that is not whole yet. No store path's name begins so.

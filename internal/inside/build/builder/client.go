@@ -26,13 +26,15 @@ const (
 	maxHead          = 4 << 10
 	maxEvidenceBody  = 64*(trust.MaxEnvelopeSize*4/3+16) + 4096
 	headerTimeout    = 30 * time.Second
+	stallTimeout     = 2 * time.Minute // without a byte
 	maxReason        = 4 << 10
 )
 
 // client gets things from one depot, and from nowhere else: no proxy, no redirect, no cookie.
 type client struct {
-	base *url.URL
-	http *http.Client
+	base  *url.URL
+	http  *http.Client
+	stall time.Duration
 }
 
 func newClient(depot string) (*client, error) {
@@ -43,7 +45,7 @@ func newClient(depot string) (*client, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("depot %q: want http://HOST:PORT", depot)
 	}
-	return &client{u, &http.Client{
+	return &client{base: u, stall: stallTimeout, http: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("a depot does not redirect") },
 		Transport: &http.Transport{
 			Proxy: nil, ResponseHeaderTimeout: headerTimeout, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
@@ -54,14 +56,18 @@ func newClient(depot string) (*client, error) {
 
 // open starts a request. A refusal by the depot comes back as one, with its reason code.
 func (c *client) open(ctx context.Context, parts ...string) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(escape(parts)...).String(), nil)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
+	res.Body = &watched{res.Body, ctx, cancel, time.AfterFunc(c.stall, func() { cancel(fmt.Errorf("%s: nothing came for %v", req.URL, c.stall)) }), c.stall}
 	if res.StatusCode == http.StatusOK {
 		return res, nil
 	}
@@ -71,6 +77,32 @@ func (c *client) open(ctx context.Context, parts ...string) (*http.Response, err
 		return nil, trust.Refuse(trust.Printable(code, 64), req.URL.Path, "the depot answers: %s", trust.Printable(string(bytes.TrimSpace(text)), 500))
 	}
 	return nil, fmt.Errorf("%s: %s: %s", req.URL, res.Status, trust.Printable(string(bytes.TrimSpace(text)), 500))
+}
+
+// watched ends a request whose answer has stalled: a depot must not be able to hold a builder for ever.
+type watched struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	stall  time.Duration
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	if n > 0 {
+		w.timer.Reset(w.stall)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && w.ctx.Err() != nil {
+		err = context.Cause(w.ctx)
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	w.timer.Stop()
+	defer w.cancel(nil)
+	return w.ReadCloser.Close()
 }
 
 func escape(parts []string) []string {
