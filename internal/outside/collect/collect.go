@@ -27,26 +27,26 @@
 //
 // # When it becomes true
 //
-// Trees are archived straight into the blob store, hashed and inspected on the way. One transaction then names the items and writes the entries
-// "inspected" and "collected". A run that is cut before has no effect; the same run again finishes.
+// Trees are archived straight into the blob store, hashed on the way, and inspected. Their digests are noted (package pending) before they have a name there. One
+// transaction then names the items and writes the entries "inspected" and "collected". A run that is cut before has no effect: the next run removes what was noted and
+// is not named.
 package collect
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"sallyport/guix/nar"
 	"sallyport/guix/storepath"
 	"sallyport/internal/confine"
+	"sallyport/internal/judge/examine"
 	"sallyport/internal/store"
-	"sallyport/internal/store/cas"
+	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 )
 
@@ -83,47 +83,82 @@ type Output struct {
 	Path       string `json:"path"`
 }
 
+// stage names the lock and the note of pending blobs.
+const stage = "collect"
+
 // Collect does what the request says. base is the directory its paths are relative to. A finding of severity "block" and a tree that cannot
-// be a store item are refusals: nothing is collected then.
+// be a store item are refusals, and ledger entries: nothing is collected then.
 func (c *Collector) Collect(ctx context.Context, req *Request, base string) (*Collection, error) {
 	if req.Enclave != c.Zone.Config.Enclave {
 		return nil, trust.Refuse("request-enclave", "request", "made for enclave %q, this zone is of %q", req.Enclave, c.Zone.Config.Enclave)
 	}
-	unlock, err := c.Zone.Lock("collect")
+	unlock, err := c.Zone.Lock(stage)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	child, err := confine.Start(ctx, c.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("no inspection without confinement: %w", err)
+	w := &work{c: c, out: &Collection{Request: req.digest, Items: []trust.Item{}, Findings: map[string]int64{}, Details: []Detail{}, Outputs: []Output{}}}
+	err = w.run(ctx, req, base)
+	if w.reader != nil {
+		w.reader.Close()
 	}
-	defer child.Close()
-	w := &work{c: c, child: child, out: &Collection{Request: req.digest, Findings: map[string]int64{}, Confined: child.Confinement()}}
+	var late *store.UnpublishedError
+	if err == nil || errors.As(err, &late) {
+		if e := w.pending.Done(); e != nil || err != nil {
+			return nil, errors.Join(err, e)
+		}
+		return w.out, nil
+	}
+	err = c.Zone.Refused(ctx, stage, trust.Subject{Name: "request", SHA256: req.digest}, err)
+	if w.pending != nil {
+		err = errors.Join(err, w.pending.Drop(ctx))
+	}
+	return nil, err
+}
+
+func (w *work) run(ctx context.Context, req *Request, base string) error {
+	var err error
+	if err := w.note(ctx); err != nil { // and what a run that was killed has left goes
+		return err
+	}
+	if w.reader, err = examine.Start(ctx, w.c.Reader); err != nil {
+		return err
+	}
+	w.out.Confined = w.reader.Confinement()
 	paths := map[string]storepath.Path{}
 	for i := range req.Source {
 		s := &req.Source[i]
 		p, err := w.source(ctx, s, base)
 		if err != nil {
-			return nil, fmt.Errorf("source %q: %w", s.Label, err)
+			return fmt.Errorf("source %q: %w", s.Label, err)
 		}
 		paths[s.Label] = p
 	}
 	system, err := guixSystem(runtime.GOARCH)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i := range req.Derivation {
 		d := &req.Derivation[i]
 		if err := w.derivation(ctx, d, paths, system); err != nil {
-			return nil, fmt.Errorf("derivation %q: %w", d.Name, err)
+			return fmt.Errorf("derivation %q: %w", d.Name, err)
 		}
 	}
 	if err := w.refusals.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	trust.SortItems(w.out.Items)
-	return w.out, w.commit(ctx)
+	return w.commit(ctx)
+}
+
+// note says which blobs are about to be stored, those that were stored before among them.
+func (w *work) note(ctx context.Context, more ...trust.Digest) (err error) {
+	w.noted = append(w.noted, more...)
+	if w.pending == nil {
+		w.pending, err = pending.Begin(ctx, w.c.Zone, stage, w.noted)
+		return err
+	}
+	return w.pending.More(w.noted)
 }
 
 // guixSystem is Guix's name of this machine's kind.
@@ -138,26 +173,25 @@ func guixSystem(arch string) (string, error) {
 	case "ppc64le":
 		return "powerpc64le-linux", nil
 	}
-	return "", fmt.Errorf("Guix has no name for the architecture %q; set system in the request", arch)
+	return "", fmt.Errorf("no Guix system is known for the architecture %q; set system in the request", arch)
 }
 
 type work struct {
 	c        *Collector
-	child    *confine.Child
+	reader   *examine.Reader
+	pending  *pending.Intake
+	noted    []trust.Digest
 	out      *Collection
 	refusals trust.Refusals
 }
 
-// source archives one source into the store, inspecting it on the way.
+// source archives one source into the store, and has it looked into.
 func (w *work) source(ctx context.Context, s *Source, base string) (storepath.Path, error) {
-	stage := filepath.Join(w.c.Zone.Dir, "tmp", "stage-"+s.Label)
-	if err := os.RemoveAll(stage); err != nil {
+	stage, remove, err := w.c.Zone.Scratch()
+	if err != nil {
 		return storepath.Path{}, err
 	}
-	if err := os.MkdirAll(stage, 0o700); err != nil {
-		return storepath.Path{}, err
-	}
-	defer os.RemoveAll(stage)
+	defer remove()
 	t, err := s.open(ctx, base, stage)
 	if err != nil {
 		return storepath.Path{}, err
@@ -167,19 +201,23 @@ func (w *work) source(ctx context.Context, s *Source, base string) (storepath.Pa
 	if err != nil {
 		return storepath.Path{}, err
 	}
+	defer blob.Abort()
 	// The size of a nar is not known before it is written, and the reader wants to know it: the archive goes to the store first and is read from there.
 	progress := counter(func(n int64) {
 		if w.c.Progress != nil {
 			w.c.Progress(n, s.Name)
 		}
 	})
-	if err := nar.Dump(io.MultiWriter(blob, progress), t.root.FS(), t.name); err != nil {
-		return storepath.Path{}, abort(blob, err)
+	hash := sha256.New()
+	if err := nar.Dump(io.MultiWriter(blob, hash, progress, until{ctx}), t.root.FS(), t.name); err != nil {
+		return storepath.Path{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		return storepath.Path{}, abort(blob, err)
+	var digest trust.Digest
+	hash.Sum(digest[:0])
+	if err := w.note(ctx, digest); err != nil {
+		return storepath.Path{}, err
 	}
-	digest, size, err := blob.Commit(trust.Digest{})
+	_, size, err := blob.Commit(digest)
 	if err != nil {
 		return storepath.Path{}, err
 	}
@@ -202,7 +240,10 @@ func (w *work) derivation(ctx context.Context, r *Recipe, sources map[string]sto
 	}
 	data := d.Bytes()
 	digest := trust.Sum(data)
-	if err := w.c.Zone.CAS.Put(bytes.NewReader(data), digest, int64(len(data))); err != nil {
+	if err := w.note(ctx, digest); err != nil {
+		return err
+	}
+	if _, err := w.c.Zone.CAS.PutBytes(data); err != nil {
 		return err
 	}
 	for _, o := range d.Outputs {
@@ -218,18 +259,24 @@ func (w *work) item(ctx context.Context, kind string, it trust.Item) error {
 		return err
 	}
 	defer r.Close()
-	report, err := w.child.Judge(ctx, confine.Request{Kind: kind, Name: it.Name, Size: it.Size}, r)
-	if err != nil {
-		return fmt.Errorf("inspection of %s: %w", it.Name, err)
+	report, err := w.reader.Item(ctx, confine.Request{Kind: kind, Name: it.Name, Size: it.Size}, r)
+	if report == nil {
+		// One that could not be judged may still be one of several faults.
+		return w.refusals.Merge(err)
 	}
-	for _, ref := range report.Refusals {
-		w.refusals.Add(trust.Refuse(ref.Code, it.Name, "%s", ref.Detail).At(ref.Offset))
+	if err := w.refusals.Merge(err); err != nil {
+		return err
 	}
 	for _, f := range report.Findings {
 		w.out.Findings[f.Severity] += f.Count
 		w.out.Details = append(w.out.Details, Detail{it.Name, f})
-		if f.Severity == confine.Block {
-			w.refusals.Add(trust.Refuse("inspection-block", it.Name, "%s in %q (%d times): %s", f.Rule, f.Place, f.Count, strings.Join(f.Examples, ", ")))
+	}
+	for _, had := range w.out.Items {
+		if had.SHA256 == it.SHA256 && had.Name != it.Name {
+			w.refusals.Add(sameContent(it.Name, had.Name))
+		}
+		if had == it {
+			return nil // asked for twice
 		}
 	}
 	w.out.Items = append(w.out.Items, it)
@@ -242,9 +289,6 @@ func (w *work) item(ctx context.Context, kind string, it trust.Item) error {
 func (w *work) commit(ctx context.Context) error {
 	z, out := w.c.Zone, w.out
 	list := trust.AppendItems(nil, out.Items)
-	if err := z.CAS.Put(bytes.NewReader(list), trust.Sum(list), int64(len(list))); err != nil {
-		return err
-	}
 	subjects := []trust.Subject{{Name: "items", SHA256: trust.Sum(list)}}
 	findings := map[string]any{}
 	for severity, n := range out.Findings {
@@ -261,20 +305,33 @@ func (w *work) commit(ctx context.Context) error {
 			return err
 		}
 		for _, it := range out.Items {
-			if err := tx.Exec(ctx, `INSERT INTO collected (sha256, size, kind, name, request, added) VALUES (?, ?, ?, ?, ?, ?)
-				ON CONFLICT (sha256) DO UPDATE SET request = excluded.request, added = excluded.added`,
-				it.SHA256.String(), it.Size, string(it.Kind), it.Name, out.Request.String(), now); err != nil {
+			n, err := tx.ExecCount(ctx, `INSERT INTO collected (sha256, size, kind, name, request, added) VALUES (?, ?, ?, ?, ?, ?)
+				ON CONFLICT (sha256) DO UPDATE SET request = excluded.request, added = excluded.added WHERE name = excluded.name AND kind = excluded.kind`,
+				it.SHA256.String(), it.Size, string(it.Kind), it.Name, out.Request.String(), now)
+			if err != nil {
 				return err
+			}
+			if n == 0 {
+				return sameContent(it.Name, "an item that was collected before")
 			}
 		}
 		return nil
 	})
 }
 
-// abort gives up what was being stored, because of err.
-func abort(blob *cas.Writer, err error) error {
-	blob.Abort()
-	return err
+// sameContent refuses a content under a second name: the catalog has one name for each, and the other would be left out of the shipment in silence.
+func sameContent(name, other string) *trust.Refusal {
+	return trust.Refuse("request-same-content", name, "it has the same content as %s; one content is collected under one name", other)
+}
+
+// until is a writer that fails when its context has ended.
+type until struct{ ctx context.Context }
+
+func (u until) Write(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 type counter func(int64)

@@ -1,7 +1,6 @@
 package collect
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -12,6 +11,7 @@ import (
 
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/store"
+	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 )
 
@@ -95,12 +95,7 @@ func (c *Collector) manifest(digest string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.Zone.CAS.Open(d)
-	if err != nil {
-		return nil, err
-	}
-	file, err := io.ReadAll(r)
-	return file, errors.Join(err, r.Close())
+	return c.Zone.CAS.ReadAll(d, shipment.MaxManifest)
 }
 
 // number gives what was collected the next number, and signs and records the manifest.
@@ -160,10 +155,14 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 		return nil, nil, err
 	}
 	digest := trust.Sum(file)
-	if err := c.Zone.CAS.Put(bytes.NewReader(file), digest, int64(len(file))); err != nil {
+	in, err := pending.Begin(ctx, c.Zone, stage, []trust.Digest{digest})
+	if err != nil {
 		return nil, nil, err
 	}
-	return m, file, c.Zone.Commit(ctx, func(tx *store.Tx) error {
+	if _, err := c.Zone.CAS.PutBytes(file); err != nil {
+		return nil, nil, errors.Join(err, in.Drop(ctx))
+	}
+	err = c.Zone.Commit(ctx, func(tx *store.Tx) error {
 		if err := tx.Statement(trust.StatementShipped, []trust.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: digest}}, map[string]any{
 			"shipment": m.Number, "items": int64(len(m.Items)), "bytes": m.Bytes()}); err != nil {
 			return err
@@ -179,4 +178,9 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 		}
 		return nil
 	})
+	var late *store.UnpublishedError
+	if err == nil || errors.As(err, &late) {
+		return m, file, errors.Join(err, in.Done())
+	}
+	return nil, nil, errors.Join(err, in.Drop(ctx))
 }

@@ -163,6 +163,9 @@ func copyFile(dst, src *os.Root, name string) error {
 		}
 		return dst.Symlink(target, name)
 	}
+	if !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is neither a file nor a link", name)
+	}
 	in, err := src.Open(name)
 	if err != nil {
 		return err
@@ -183,7 +186,7 @@ const maxOutput = 64 << 20
 func run(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GIT_OPTIONAL_LOCKS=0")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "GOTOOLCHAIN=local", "GIT_OPTIONAL_LOCKS=0")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
