@@ -119,6 +119,22 @@ func refusals(err error) trust.Refusals {
 	return rs
 }
 
+// rest returns what was joined to refusals and is none, such as a failure to clean up behind them; nil if there is nothing.
+func rest(err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if _, whole := err.(trust.Refusals); whole || !ok {
+		if err == nil || len(refusals(err)) > 0 {
+			return nil
+		}
+		return err
+	}
+	var others []error
+	for _, e := range joined.Unwrap() {
+		others = append(others, rest(e))
+	}
+	return errors.Join(others...)
+}
+
 // Code maps an error to its exit code.
 func Code(err error) int {
 	var usage *UsageError
@@ -170,6 +186,9 @@ func (e *Env) report(err error) int {
 		if err := enc.Encode(out); err != nil {
 			fmt.Fprintf(e.Stderr, "%s: %v\n", e.Program, err)
 		}
+	}
+	if other := rest(err); len(rs) > 0 && other != nil {
+		fmt.Fprintf(e.Stderr, "%s: %s\n", e.Program, other)
 	}
 	if len(rs) == 0 {
 		fmt.Fprintf(e.Stderr, "%s: %s\n", e.Program, err)
@@ -268,7 +287,7 @@ func Run(ctx context.Context, env *Env, root *cobra.Command, args []string) int 
 		err = &UsageError{strings.SplitN(err.Error(), "\n", 2)[0]}
 	}
 	if err != nil && ctx.Err() != nil && len(refusals(err)) == 0 {
-		err = fmt.Errorf("interrupted: %w", context.Canceled)
+		err = &interruptedError{err}
 	}
 	code := env.report(err)
 	if code == ExitUsage {
@@ -276,6 +295,18 @@ func Run(ctx context.Context, env *Env, root *cobra.Command, args []string) int 
 	}
 	return code
 }
+
+// An interruptedError is whatever failed once the operator had asked to stop: most often it failed for that, but what else it says must not be lost.
+type interruptedError struct{ err error }
+
+func (e *interruptedError) Error() string {
+	if errors.Is(e.err, context.Canceled) && !strings.Contains(e.err.Error(), "\n") {
+		return "interrupted"
+	}
+	return "interrupted: " + e.err.Error()
+}
+
+func (e *interruptedError) Unwrap() error { return context.Canceled }
 
 // System is the real world, for mains.
 func System(program string) *Env {

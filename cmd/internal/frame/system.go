@@ -19,7 +19,9 @@ var randReader = rand.Reader
 
 // Interruptible returns a context that ends with SIGINT or SIGTERM. A second signal kills.
 func Interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // Zone opens the zone that --zone or SALLYPORT_ZONE names and checks that it is of one of the kinds wanted (any, if none is given).

@@ -110,7 +110,10 @@ func depotServe(env *frame.Env) *cobra.Command {
 			}
 			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
-			err = srv.Shutdown(grace)
+			if srv.Shutdown(grace) != nil {
+				// Who has not got his answer by now will ask again.
+				err = srv.Close()
+			}
 			if e := <-done; !errors.Is(e, http.ErrServerClosed) {
 				err = errors.Join(err, e)
 			}

@@ -126,6 +126,13 @@ func reviewApprove(env *frame.Env) *cobra.Command {
 					return err
 				}
 				return env.Result(o, func(w io.Writer) {
+					if len(o.Void) > 0 {
+						fmt.Fprintf(w, "another root is in force since: what %s signed is void, and has to be signed again\n", strings.Join(o.Void, ", "))
+					}
+					if o.InForce && len(o.Persons) == 0 {
+						fmt.Fprintf(w, "allowlist %s version %d is in force and has all of it already; nothing was signed\n", o.Track, o.Version)
+						return
+					}
 					if o.InForce {
 						fmt.Fprintf(w, "allowlist %s version %d is in force (%s)\n", o.Track, o.Version, strings.Join(o.Persons, ", "))
 						return
