@@ -13,6 +13,7 @@ import (
 
 // TestWholeWay carries a shipment from a tree outside to a client inside, with nobody disturbing.
 func TestWholeWay(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside")
 	d := w.depot()
 	for _, it := range w.items(1) {
@@ -57,6 +58,7 @@ func TestWholeWay(t *testing.T) {
 
 // TestExitCodes: each code of the manual, from a command that deserves it, and nothing but JSON with a type on standard output.
 func TestExitCodes(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside", "outside")
 	d := w.depot()
 	w.builder("builder-1", "erin", d.url)
@@ -136,7 +138,8 @@ func TestExitCodes(t *testing.T) {
 
 // TestConfiguration: an unknown key of zone.toml is refused with its line, and nothing happens.
 func TestConfiguration(t *testing.T) {
-	w := newWorld(t, admitted(t), "inside")
+	t.Parallel()
+	w := newWorld(t, admitted(t), "inside", "outside")
 	before := read(t, w.path("inside", "zone.toml"))
 	tests := []struct {
 		reason, line, add string
@@ -145,7 +148,6 @@ func TestConfiguration(t *testing.T) {
 		{"config-unknown", "zone.toml:%d", "\n[gate]\nskip = true\n"},
 		{"config-syntax", "zone.toml:%d", "enclave\n"},
 		{"config-value", "space.reserve", "[space]\nreserve = -1\n"},
-		{"config-kind", "collector.person", "[collector]\nperson = \"carol\"\n"},
 	}
 	for _, tt := range tests {
 		write(t, w.path("inside", "zone.toml"), append(bytes.Clone(before), tt.add...), 0o644)
@@ -160,6 +162,13 @@ func TestConfiguration(t *testing.T) {
 		}
 	}
 	write(t, w.path("inside", "zone.toml"), before, 0o644)
+	// A key of another kind of zone.
+	outside := append(read(t, w.path("outside", "zone.toml")), "[depot]\nhost = \"depot\"\n"...)
+	write(t, w.path("outside", "zone.toml"), outside, 0o644)
+	write(t, w.path("request.toml"), request{}.text(), 0o644)
+	if r := w.refuses("config-kind", whole, "collect", "--zone", "outside", "request.toml"); !strings.Contains(string(r.stderr), "depot.host") {
+		t.Errorf("it does not name the key: %v", r)
+	}
 	if got := w.shipments(); len(got) != 1 {
 		t.Errorf("shipments %v", got)
 	}
@@ -168,6 +177,7 @@ func TestConfiguration(t *testing.T) {
 
 // TestNumbers: a gap blocks nothing and is shown until it is filled; a number is used once.
 func TestNumbers(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside", "outside", "goods")
 	var q struct {
 		Missing []int64 `json:"missing_shipments"`
@@ -214,6 +224,7 @@ func TestNumbers(t *testing.T) {
 
 // TestInterrupted: SIGINT during an import is exit code 130 and leaves nothing; the same command then succeeds.
 func TestInterrupted(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside")
 	before := w.state()
 	twin := newWorld(t, admitted(t), "inside")

@@ -49,6 +49,7 @@ func words(list ...string) []byte {
 }
 
 func TestBadVolumes(t *testing.T) {
+	t.Parallel()
 	template := admitted(t)
 	base := newWorld(t, template, "inside")
 	before := base.kept()
@@ -198,6 +199,7 @@ func (w *world) flip(file string) {
 
 // TestNoSpaceBefore: what cannot fit is said before anything is read.
 func TestNoSpaceBefore(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside")
 	write(t, w.path("inside", "zone.toml"), append(read(t, w.path("inside", "zone.toml")), fmt.Sprintf("\n[space]\nreserve = %d\n", int64(1)<<60)...), 0o644)
 	before := w.kept()
@@ -213,6 +215,7 @@ func TestNoSpaceBefore(t *testing.T) {
 
 // TestNoSpaceWithin runs TestOnFullDisk with a small file system of its own.
 func TestNoSpaceWithin(t *testing.T) {
+	t.Parallel()
 	admitted(t)
 	dir := t.TempDir()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestOnFullDisk$", "-test.v")
@@ -240,6 +243,7 @@ func TestNoSpaceWithin(t *testing.T) {
 
 // TestOnFullDisk imports while the disk fills up, at ever later moments.
 func TestOnFullDisk(t *testing.T) {
+	t.Parallel()
 	dir := os.Getenv(envTmpfs)
 	if dir == "" {
 		t.Skip("it is run by TestNoSpaceWithin, with a file system of its own")

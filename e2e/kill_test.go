@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func (w *world) watch(d *depot) *watch {
 				_, reason, err := fetch(d.url, it.Name, acl)
 				switch {
 				case err != nil:
-					x.t.Errorf("depot: %v", err)
+					x.t.Errorf("depot: %v\n%s", err, d.log)
 					return
 				case reason == "" && !may:
 					x.t.Errorf("depot: it serves %s, which is not allowed", it.Name)
@@ -78,27 +79,45 @@ func (w *world) kill(delay time.Duration, args ...string) bool {
 	return w.wait(p).code == -1
 }
 
+// killAt kills a command as soon as a file is there: moments that are too short to be met by chance.
+func (w *world) killAt(pattern string, args ...string) {
+	w.t.Helper()
+	p := w.start(args...)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
+		if found, err := filepath.Glob(w.path(pattern)); err != nil || len(found) > 0 {
+			p.cmd.Process.Kill()
+			break
+		}
+		// A zombie has no executable file any more.
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.cmd.Process.Pid)); err != nil {
+			break
+		}
+	}
+	w.wait(p)
+}
+
 // again runs a command until it succeeds. One that had become true before it was killed says so, and that is counted as a success, too.
-func (w *world) again(already string, args ...string) (refusals int) {
+func (w *world) again(already string, args ...string) (refusals int, before bool) {
 	w.t.Helper()
 	var r *result
 	for range 3 {
 		r = w.run(append(args, "--json")...)
 		switch {
 		case r.code == done:
-			return refusals
+			return refusals, false
 		case r.code == refused && slices.Equal(reasons(w.t, r), []string{already}):
-			return refusals + 1
-		case r.code == failed && strings.Contains(string(r.stderr), already):
-			return refusals
+			return refusals + 1, true
+		case r.code == failed && already != "" && strings.Contains(string(r.stderr), already):
+			return refusals, true
 		}
 	}
 	w.t.Fatalf("it does not succeed after a kill: %v", r)
-	return 0
+	return 0, false
 }
 
 // TestKilledImport and its like: ten times, in a zone of its own each time, a command is killed at a random moment of its life and run again.
 func TestKilledImport(t *testing.T) {
+	t.Parallel()
 	rnd := dice(t)
 	twin := newWorld(t, admitted(t), "inside")
 	took := twin.must(twin.importArgs(2)...).took
@@ -111,13 +130,15 @@ func TestKilledImport(t *testing.T) {
 		d := w.depot()
 		x := w.watch(d)
 		delay := time.Duration(rnd.Int64N(int64(took)))
-		if w.kill(delay, w.importArgs(2)...) {
+		if tries == 0 {
+			w.killAt("inside/cas/tmp/*", w.importArgs(2)...)
+		} else if w.kill(delay, w.importArgs(2)...) {
 			hit++
 		}
 		gone(t, filepath.Join(binDir, "sallyport-reader"))
-		refusals := w.again("shipment-replayed", w.importArgs(2)...)
+		refusals, _ := w.again("shipment-replayed", w.importArgs(2)...)
 		w.like(want, map[string]int{"imported": 2, "inspected": 2, "refused": refusals})
-		w.twiceSound(x)
+		w.atEnd(x)
 		d.stop()
 		if t.Failed() {
 			t.Fatalf("killed after %v of %v", delay, took)
@@ -139,8 +160,8 @@ func (w *world) like(want string, kinds map[string]int) {
 	}
 }
 
-// twiceSound checks everything that must hold at the end, and lets the watch have a last look.
-func (w *world) twiceSound(x *watch) {
+// atEnd checks everything that must hold at the end, and lets the watch have a last look.
+func (w *world) atEnd(x *watch) {
 	w.t.Helper()
 	w.sound()
 	w.tidy()
@@ -148,6 +169,7 @@ func (w *world) twiceSound(x *watch) {
 }
 
 func TestKilledApproval(t *testing.T) {
+	t.Parallel()
 	rnd := dice(t)
 	twin := newWorld(t, admitted(t), "inside")
 	twin.must(twin.importArgs(2)...)
@@ -170,11 +192,13 @@ func TestKilledApproval(t *testing.T) {
 		for _, p := range []string{"alice", "bob"} {
 			if p == victim {
 				delay = time.Duration(rnd.Int64N(int64(took[p])))
-				if w.kill(delay, w.approveArgs(2, p)...) {
+				if tries == 0 {
+					w.killAt("inside/cas/tmp/*", w.approveArgs(2, p)...)
+				} else if w.kill(delay, w.approveArgs(2, p)...) {
 					hit++
 				}
-				// In another second the next list would have another date.
-				if hit%3 == 0 {
+				// In another second the next list has another date, and what a dead run stored of this one is of no use.
+				if tries%3 == 0 {
 					time.Sleep(time.Second)
 				}
 			}
@@ -197,7 +221,7 @@ func TestKilledApproval(t *testing.T) {
 				t.Errorf("%s is allowed and not served: %q %v", it.Name, reason, err)
 			}
 		}
-		w.twiceSound(x)
+		w.atEnd(x)
 		d.stop()
 		if t.Failed() {
 			t.Fatalf("%s killed after %v of %v", victim, delay, took[victim])
@@ -206,6 +230,7 @@ func TestKilledApproval(t *testing.T) {
 }
 
 func TestKilledBuild(t *testing.T) {
+	t.Parallel()
 	rnd := dice(t)
 	base := newWorld(t, admitted(t), "inside")
 	base.admit(2)
@@ -214,7 +239,7 @@ func TestKilledBuild(t *testing.T) {
 	x.signed.Store(true)
 	drv := base.named(2, ".drv").Name
 	base.builder("builder-twin", "erin", d.url)
-	// The program that builds sleeps for 0.3 s, so that it is hit as well as the fetching before and the archiving after.
+	// The program that builds sleeps for 0.15 s, so that it is hit as well as the fetching before and the archiving after.
 	took := base.must(base.buildArgs("builder-twin", "result-twin", drv)...).took
 	want := files(t, base.path("result-twin"))
 	last := ""
@@ -225,7 +250,9 @@ func TestKilledBuild(t *testing.T) {
 		b, out := fmt.Sprintf("builder-%d", tries), fmt.Sprintf("result-%d", tries)
 		base.builder(b, "frank", d.url)
 		delay := time.Duration(rnd.Int64N(int64(took)))
-		if base.kill(delay, base.buildArgs(b, out, drv)...) {
+		if tries < 2 {
+			base.killAt([]string{".result-*.partial", b + "/input/*"}[tries], base.buildArgs(b, out, drv)...)
+		} else if base.kill(delay, base.buildArgs(b, out, drv)...) {
 			hit++
 		}
 		for _, program := range files(t, base.path(b, "store")) {
@@ -234,7 +261,10 @@ func TestKilledBuild(t *testing.T) {
 			}
 		}
 		gone(t, filepath.Join(binDir, station))
-		base.again("is there already", base.buildArgs(b, out, drv)...)
+		if _, before := base.again("is there already", base.buildArgs(b, out, drv)...); before {
+			// The result is whole; what else the dead run left is the next build's to clear.
+			base.must(base.buildArgs(b, out+"-next", drv)...)
+		}
 		if got := files(t, base.path(out)); !slices.Equal(got, want) {
 			t.Errorf("result %q, want %q", got, want)
 		}
@@ -268,5 +298,64 @@ func TestKilledBuild(t *testing.T) {
 	if n := base.kinds("inside"); n["built"] != 2 || n["agreed"] != 1 || n["disagreed"] != 0 {
 		t.Errorf("entries %v", n)
 	}
-	base.twiceSound(x)
+	base.atEnd(x)
+}
+
+// TestKilledRelease kills what releases an output: the station while it takes a result in, and the signer.
+func TestKilledRelease(t *testing.T) {
+	t.Parallel()
+	rnd := dice(t)
+	base := newWorld(t, admitted(t), "inside")
+	d := base.depot()
+	drv := base.named(1, ".drv").Name
+	for i, person := range []string{"erin", "frank"} {
+		b := fmt.Sprintf("builder-%d", i+1)
+		base.builder(b, person, d.url)
+		base.must(base.buildArgs(b, fmt.Sprintf("result-%d", i+1), drv)...)
+	}
+	d.stop()
+	nars, err := filepath.Glob(base.path("result-1", "*.nar"))
+	if err != nil || len(nars) != 1 {
+		t.Fatalf("%q %v", nars, err)
+	}
+	output := strings.TrimSuffix(filepath.Base(nars[0]), ".nar")
+	commands := func(w *world) [][]string {
+		return [][]string{w.submitArgs(base.path("result-1")), w.submitArgs(base.path("result-2")), w.signArgs()}
+	}
+	twin := newWorld(t, base.dir, "inside")
+	var took []time.Duration
+	for _, args := range commands(twin) {
+		took = append(took, twin.must(args...).took)
+	}
+	want := twin.outcome()
+	for hit, tries := 0, 0; hit < kills(); tries++ {
+		if tries > 5*kills() {
+			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
+		}
+		w := newWorld(t, base.dir, "inside")
+		d := w.depot()
+		x := w.watch(d)
+		victim := hit % 3
+		var delay time.Duration
+		for i, args := range commands(w) {
+			if i == victim {
+				delay = time.Duration(rnd.Int64N(int64(took[i])))
+				if tries == 0 {
+					w.killAt("inside/cas/tmp/*", args...)
+				} else if w.kill(delay, args...) {
+					hit++
+				}
+			}
+			w.again("", args...)
+		}
+		w.like(want, map[string]int{"built": 2, "agreed": 1, "signed": 2, "refused": 0})
+		if _, reason, err := fetch(d.url, output, w.acl()); err != nil || reason != "" {
+			t.Errorf("%s is agreed and not served: %q %v", output, reason, err)
+		}
+		w.atEnd(x)
+		d.stop()
+		if t.Failed() {
+			t.Fatalf("command %d killed after %v of %v", victim, delay, took[victim])
+		}
+	}
 }

@@ -50,6 +50,7 @@ func (w *world) carry(n int, name string, deeds ...string) string {
 
 // TestNoNetwork: what answers outside of a build cannot be reached from within.
 func TestNoNetwork(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside", "outside", "goods")
 	socket := filepath.Join(w.dir, "socket")
 	listeners := []*listener{
@@ -100,6 +101,7 @@ func TestNoNetwork(t *testing.T) {
 
 // TestNothingLeft: what a build writes beside its output is reported and gone.
 func TestNothingLeft(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, admitted(t), "inside", "outside", "goods")
 	mark := fmt.Sprintf("sallyport-e2e-stray-%d", os.Getpid())
 	strays := []string{"/dev/shm/" + mark, "/gnu/store/" + mark, "/tmp/" + mark}

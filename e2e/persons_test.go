@@ -564,9 +564,9 @@ func TestOldAllowlist(t *testing.T) {
 	drv := w.named(1, ".drv").Name
 	w.must(w.buildArgs("builder-1", "result-1", drv)...)
 	write(t, w.path("inside", "public", "allowlist", track, "2"), first, 0o644)
-	w.refuses("allowlist-rollback", w.buildArgs("builder-1", "result-2", drv)...)
-	// One that has seen nothing yet is not told an old list for the newest.
-	w.code(refused, w.buildArgs("builder-2", "result-3", drv)...)
+	// Neither one that has seen the newer list nor one that has seen nothing takes the old one for the newest.
+	w.refuses("allowlist-version", w.buildArgs("builder-1", "result-2", drv)...)
+	w.refuses("allowlist-version", w.buildArgs("builder-2", "result-3", drv)...)
 	w.code(refused, verifier, "enclave", "--root", w.fingerprint(), "inside/public")
 	// A depot that says itself that the old one is the newest.
 	proxy := w.proxy(d, func(path string, res *http.Response) []byte {

@@ -29,6 +29,7 @@ const (
 
 // TestStreaming imports one item of 2 GB.
 func TestStreaming(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("2 GB take some seconds; run without -short")
 	}

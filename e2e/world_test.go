@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +20,6 @@ import (
 	"time"
 
 	"sallyport/guix/nar"
-	"sallyport/guix/narinfo"
 	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
 	"sallyport/internal/crossing/shipment"
@@ -472,115 +469,6 @@ func (w *world) allowed(version int) []string {
 	return list
 }
 
-// A depot is a running depot.
-type depot struct {
-	w   *world
-	url string
-	cmd *exec.Cmd
-	log *bytes.Buffer
-}
-
-var client = &http.Client{Timeout: 20 * time.Second}
-
-// depot starts a depot and stops it with the test.
-func (w *world) depot() *depot {
-	w.t.Helper()
-	d, r := w.tryDepot()
-	if d == nil {
-		w.t.Fatalf("the depot did not start: %v", r)
-	}
-	return d
-}
-
-// tryDepot starts a depot; if it does not start, the result says why.
-func (w *world) tryDepot() (*depot, *result) {
-	w.t.Helper()
-	args := []string{station, "depot", "serve", "--zone", "inside", "--track", track, "--listen", "127.0.0.1:0", "--json"}
-	d := &depot{w: w, cmd: w.command(context.Background(), args), log: &bytes.Buffer{}}
-	d.cmd.Stderr = d.log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{}
-	out, err := d.cmd.StdoutPipe()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if err := d.cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	var l struct{ URL string }
-	if err == nil {
-		err = json.Unmarshal(line, &l)
-	}
-	if err != nil || l.URL == "" {
-		d.cmd.Wait()
-		return nil, &result{args: args, code: d.cmd.ProcessState.ExitCode(), stdout: line, stderr: d.log.Bytes()}
-	}
-	d.url = l.URL
-	w.t.Cleanup(d.stop)
-	return d, nil
-}
-
-func (d *depot) stop() {
-	if d.cmd.ProcessState != nil {
-		return
-	}
-	d.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(15*time.Second, func() { d.cmd.Process.Kill() })
-	defer timer.Stop()
-	if err := d.cmd.Wait(); err != nil {
-		d.w.t.Errorf("the depot ended with %v: %s", err, d.log)
-	}
-}
-
-// fetch takes an item from a depot as a client would, believing only the track's key and what it hashes. A depot that does not serve it says why.
-func fetch(url, base string, acl signature.ACL) (info *narinfo.NarInfo, reason string, err error) {
-	p, err := storepath.ParseBase(base)
-	if err != nil {
-		return nil, "", err
-	}
-	body, reason, err := download(url + "/" + p.Hash() + ".narinfo")
-	if err != nil || reason != "" {
-		return nil, reason, err
-	}
-	if info, err = narinfo.Verify(body, acl); err != nil {
-		return nil, "", fmt.Errorf("narinfo of %s: %w", base, err)
-	}
-	if info.StorePath != p {
-		return nil, "", fmt.Errorf("narinfo of %s is about %s", base, info.StorePath)
-	}
-	body, reason, err = download(url + "/" + info.Files[0].URL)
-	if err != nil || reason != "" {
-		return nil, reason, fmt.Errorf("a narinfo of %s is served, its nar is not: %q %w", base, reason, err)
-	}
-	if int64(len(body)) != info.NarSize || sha256.Sum256(body) != info.NarHash {
-		return nil, "", fmt.Errorf("%s: %d bytes were served that are not the nar that was signed", base, len(body))
-	}
-	return info, "", nil
-}
-
-// download gets a URL; any answer but 200 and 404 is an error.
-func download(url string) (body []byte, reason string, err error) {
-	res, err := client.Get(url)
-	if err != nil {
-		return nil, "", err
-	}
-	defer res.Body.Close()
-	body, err = io.ReadAll(res.Body)
-	if err != nil {
-		return nil, "", fmt.Errorf("%s: the answer was cut: %w", url, err)
-	}
-	switch res.StatusCode {
-	case http.StatusOK:
-		return body, "", nil
-	case http.StatusNotFound:
-		if reason = res.Header.Get("Sallyport-Reason"); reason == "" {
-			reason = strings.TrimSpace(string(body))
-		}
-		return nil, reason, nil
-	}
-	return nil, "", fmt.Errorf("%s: %s: %s", url, res.Status, body)
-}
-
 // templates are made once, when the first test asks for one.
 var templates struct {
 	keys, fresh, admitted sync.Once
@@ -636,7 +524,7 @@ func fresh(t testing.TB) string {
 		w.ship(1, request{map[string]string{"words": "goods/words"}, map[string][]string{
 			"hello-1.0": {"copy {words}/greeting $out", "print made of words"}}})
 		w.ship(2, request{map[string]string{"pages": "goods/pages"}, map[string][]string{
-			"slow-1.0": {"mkdir $out", "copy {pages}/page-07.txt $out/page", "write /tmp/left-over 644 x", "sleep 300", "write $out/end 644 the end"}}})
+			"slow-1.0": {"mkdir $out", "copy {pages}/page-07.txt $out/page", "write /tmp/left-over 644 x", "sleep 150", "copy {tool}/bin/deeds $out/tool", "write $out/end 644 the end"}}})
 		w.ship(3, request{map[string]string{"more": "goods/more"}, nil})
 		w.must(station, "init", "--kind", "inside", "--enclave", enclave, "inside")
 		w.must(w.trustInit()...)
