@@ -7,8 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
-	"runtime"
+	"strings"
 	"testing"
 )
 
@@ -17,10 +18,19 @@ import (
 // that one would write first, and beside SHA-256 of the same bytes, which no dump
 // that is hashed can beat.
 
+// goroot is where the Go distribution lies; "" if go does not say.
+func goroot(tb testing.TB) string {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		tb.Log("go env GOROOT:", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
 func benchTree(b *testing.B) *os.Root {
 	dir := os.Getenv("NAR_TREE")
 	if dir == "" {
-		dir = runtime.GOROOT()
+		dir = goroot(b)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {

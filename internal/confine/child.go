@@ -166,7 +166,7 @@ func (c *Child) start(o Options) error {
 			io.Copy(&c.stderr, errR)
 			close(copied)
 		}()
-		c.state, err = c.process.Wait()
+		c.state, _ = c.process.Wait() // without a state, died says that it ended
 		<-copied // nobody else can hold the other end: the whole PID namespace is gone
 		errR.Close()
 		close(c.ended)
