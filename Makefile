@@ -28,7 +28,8 @@ test-peer: ## against the real Guix and Nix; wants root on Debian. What cannot r
 	  [ $$s = 0 ] || exit $$s; \
 	  go test -tags peer ./peer -count=1 -v -timeout 60m
 
-bench: build ## benchmarks, with the peer's figure beside ours where there is a peer
+bench: build ## the formats beside the real Guix, Nix and go-nix, in one run; then every benchmark of the packages
+	cd bench && go run . -runs 5
 	go test -run '^$$' -bench . -benchmem ./guix/... ./internal/...
 
 FUZZTIME = 30s

@@ -1,0 +1,10 @@
+module sallyport/bench
+
+go 1.26.0
+
+replace sallyport => ../
+
+require (
+	github.com/nix-community/go-nix v0.0.0-20250101154619-4bdde671e0a1
+	sallyport v0.0.0-00010101000000-000000000000
+)
