@@ -58,10 +58,8 @@ func TestClosure(t *testing.T) {
 	t.Logf("LoadClosure of these and a system, %d derivations, all verified: %v", graph.Len(), best)
 
 	// The daemon's own idea of what these stand on, derivations and sources.
-	var want, got []string
-	for _, s := range strings.Fields(string(p.run(t, append([]string{"guix", "gc", "--requisites"}, strings.Fields(printed)...)...))) {
-		want = append(want, s)
-	}
+	want := strings.Fields(string(p.run(t, append([]string{"guix", "gc", "--requisites"}, strings.Fields(printed)...)...)))
+	var got []string
 	for n := range graph.Nodes() {
 		got = append(got, n.Path.String())
 	}
