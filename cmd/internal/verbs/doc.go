@@ -15,9 +15,16 @@ func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	return c
 }
 
+// with adds verbs to a noun.
+func with(c *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	c.AddCommand(verbs...)
+	return c
+}
+
 // Both returns the nouns of both sides.
 func Both(env *frame.Env) []*cobra.Command {
 	return []*cobra.Command{
-		initZone(env), config(env), key(env), trustNoun(env), ledgerNoun(env), narNoun(env), derivationNoun(env), narinfoNoun(env), inspect(env), doctor(env),
+		initZone(env), config(env), key(env), trustNoun(env), ledgerNoun(env), with(narNoun(env), narRestore(env), narCreate(env)),
+		with(derivationNoun(env), derivationClosure(env)), narinfoNoun(env), archiveNoun(env), storeNoun(env), inspect(env), doctor(env),
 	}
 }

@@ -1,0 +1,602 @@
+package verbs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"sallyport/cmd/internal/frame"
+	"sallyport/guix/archive"
+	"sallyport/guix/nar"
+	"sallyport/guix/signature"
+	"sallyport/guix/storepath"
+)
+
+const vectors = "../../../vectors/"
+
+// A world is what a verb sees.
+type world struct {
+	t     *testing.T
+	dir   string
+	stdin []byte
+	env   map[string]string
+}
+
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+// run runs a command line; "$D" in it is the world's directory.
+func (w *world) run(args ...string) outcome {
+	w.t.Helper()
+	var stdout, stderr bytes.Buffer
+	env := &frame.Env{Program: "sallyport", Stdin: bytes.NewReader(w.stdin), Stdout: &stdout, Stderr: &stderr, Getenv: func(s string) string { return w.env[s] }}
+	for i, a := range args {
+		args[i] = strings.ReplaceAll(a, "$D", w.dir)
+	}
+	code := frame.Run(w.t.Context(), env, frame.Root(env, "", "", "", Both(env)...), args)
+	return outcome{code, stdout.String(), stderr.String()}
+}
+
+func (w *world) write(name string, data []byte) {
+	w.t.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, name), data, 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) exists(name string) bool {
+	_, err := os.Lstat(filepath.Join(w.dir, name))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, dir: t.TempDir(), env: make(map[string]string)}
+	if err := errors.Join(os.MkdirAll(filepath.Join(w.dir, "tree/d"), 0o755), os.Symlink("d/f", filepath.Join(w.dir, "tree/l"))); err != nil {
+		t.Fatal(err)
+	}
+	w.write("tree/d/f", []byte("hello"))
+	w.write("plain", []byte("flat"))
+	return w
+}
+
+// A promise is a command line and what is promised of it.
+type promise struct {
+	name           string
+	args           []string
+	code           int
+	stdout, stderr string // substrings; "" in stdout is nothing, "*" anything
+	check          func(t *testing.T, o outcome)
+}
+
+func (w *world) keep(promises []promise) {
+	for _, p := range promises {
+		w.t.Run(p.name, func(t *testing.T) {
+			inner := *w
+			inner.t = t
+			o := inner.run(p.args...)
+			if o.code != p.code || p.stdout == "" && o.stdout != "" || p.stdout != "*" && !strings.Contains(o.stdout, p.stdout) || !strings.Contains(o.stderr, p.stderr) {
+				t.Errorf("%q:\ncode %d, want %d\nstdout %q, want %q\nstderr %q, want %q", p.args, o.code, p.code, o.stdout, p.stdout, o.stderr, p.stderr)
+			}
+			if p.check != nil {
+				p.check(t, o)
+			}
+		})
+	}
+}
+
+// lines reads what --json printed.
+func lines(t *testing.T, o outcome) (all []map[string]any) {
+	t.Helper()
+	for dec := json.NewDecoder(strings.NewReader(o.stdout)); ; {
+		var v map[string]any
+		if err := dec.Decode(&v); err == io.EOF {
+			return all
+		} else if err != nil {
+			t.Fatalf("%v in %q", err, o.stdout)
+		}
+		all = append(all, v)
+	}
+}
+
+func TestNarVerbs(t *testing.T) {
+	w := newWorld(t)
+	hash := strings.TrimSpace(w.run("nar", "hash", "$D/tree").stdout)
+	raw, err := storepath.DecodeBase32(hash, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	streamed := w.run("nar", "create", "$D/tree")
+	archived := []byte(streamed.stdout)
+	if sum := sha256.Sum256(archived); !bytes.Equal(sum[:], raw) {
+		t.Fatalf("the nar hashes to %x, not %x: %s", sum, raw, streamed.stderr)
+	}
+	w.write("good.nar", archived)
+	w.write("trailing.nar", append(bytes.Clone(archived), 0))
+	w.write("cut.nar", archived[:len(archived)-8])
+	w.stdin = archived
+	gone := func(names ...string) func(*testing.T, outcome) {
+		return func(t *testing.T, _ outcome) {
+			for _, n := range names {
+				if w.exists(n) {
+					t.Errorf("%s was left behind", n)
+				}
+			}
+		}
+	}
+	same := func(name string) func(*testing.T, outcome) {
+		return func(t *testing.T, _ outcome) {
+			if got := strings.TrimSpace(w.run("nar", "hash", "$D/"+name).stdout); got != hash {
+				t.Errorf("%s has the hash %s, not %s", name, got, hash)
+			}
+		}
+	}
+	w.keep([]promise{
+		{"create a file", []string{"nar", "create", "--output", "$D/out.nar", "$D/tree"}, 0, "sha256 " + hash, "", func(t *testing.T, _ outcome) {
+			if got, err := os.ReadFile(filepath.Join(w.dir, "out.nar")); err != nil || !bytes.Equal(got, archived) {
+				t.Error("another nar", err)
+			}
+		}},
+		{"create says what", []string{"nar", "create", "--json", "-o", "$D/json.nar", "$D/plain"}, 0, `"size":`, "", func(t *testing.T, o outcome) {
+			if v := lines(t, o); len(v) != 1 || v[0]["size"] != float64(nar.FileSize(4)) {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"create keeps stdout clean", []string{"nar", "create", "$D/tree"}, 0, string(archived), hash, nil},
+		{"create replaces nothing", []string{"nar", "create", "-o", "$D/good.nar", "$D/tree"}, 1, "", "exists", func(t *testing.T, _ outcome) {
+			if got, _ := os.ReadFile(filepath.Join(w.dir, "good.nar")); !bytes.Equal(got, archived) {
+				t.Error("the file was changed")
+			}
+		}},
+		{"create leaves nothing", []string{"nar", "create", "-o", "$D/none.nar", "$D/absent"}, 1, "", "absent", gone("none.nar")},
+		{"create and json", []string{"nar", "create", "--json", "$D/tree"}, 2, "usage", "--output", nil},
+		{"restore", []string{"nar", "restore", "$D/good.nar", "$D/copy"}, 0, hash, "", same("copy")},
+		{"restore from stdin", []string{"nar", "restore", "-", "$D/copy2"}, 0, hash, "", same("copy2")},
+		{"restore with hash", []string{"nar", "restore", "--json", "--hash", hex.EncodeToString(raw), "$D/good.nar", "$D/copy3"}, 0, `"base32":"` + hash + `"`, "", same("copy3")},
+		{"restore replaces nothing", []string{"nar", "restore", "$D/good.nar", "$D/plain"}, 1, "", "exists", nil},
+		{"restore another hash", []string{"nar", "restore", "--hash", strings.Repeat("0", 52), "$D/good.nar", "$D/bad"}, 3, "", "nar-digest", gone("bad")},
+		{"restore no hash", []string{"nar", "restore", "--hash", "0", "$D/good.nar", "$D/bad"}, 2, "", "--hash", gone("bad")},
+		{"restore trailing", []string{"nar", "restore", "$D/trailing.nar", "$D/bad"}, 3, "", "nar-trailing", gone("bad")},
+		{"restore cut", []string{"nar", "restore", "$D/cut.nar", "$D/bad"}, 3, "", "nar-truncated", gone("bad")},
+		{"restore escape", []string{"nar", "restore", vectors + "nars-hostile/restore-escape-dotdot.rawnar", "$D/bad"}, 3, "", "nar-name", gone("bad", "x", "../x")},
+		{"restore through a link", []string{"nar", "restore", "--json", vectors + "nars-hostile/restore-escape-symlink.rawnar", "$D/bad"}, 3, `"type":"refused"`, "", gone("bad")},
+		{"examples first", []string{"nar", "restore", "--help"}, 0, "Examples:\n  sallyport nar restore", "", nil},
+	})
+}
+
+func TestClosureVerb(t *testing.T) {
+	const drvs = vectors + "drv-hello/drv"
+	entries, err := os.ReadDir(drvs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var top string
+	for _, e := range entries {
+		if strings.Contains(e.Name(), "-hello-2") && strings.HasSuffix(e.Name(), ".drv") && !strings.Contains(e.Name(), ".tar") {
+			top = drvs + "/" + e.Name()
+		}
+	}
+	if top == "" {
+		t.Fatalf("no hello among %d derivations", len(entries))
+	}
+	w := newWorld(t)
+	// A closure with one byte changed, and one with two derivations missing.
+	for _, dir := range []string{"changed", "missing"} {
+		if err := os.CopyFS(filepath.Join(w.dir, dir), os.DirFS(drvs)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	victim := filepath.Base(top)
+	data, err := os.ReadFile(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(w.dir, "changed", victim), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.write("changed/"+victim, bytes.Replace(data, []byte("x86_64-linux"), []byte("x86_64-linuy"), 1))
+	removed := 0
+	for line := range strings.SplitSeq(w.run("derivation", "closure", top).stdout, "\n") {
+		if base := filepath.Base(line); removed < 2 && base != victim && line != "" {
+			if err := os.Remove(filepath.Join(w.dir, "missing", base)); err != nil {
+				t.Fatal(err)
+			}
+			removed++
+		}
+	}
+	w.keep([]promise{
+		{"list", []string{"derivation", "closure", top}, 0, "/gnu/store/" + victim + "\n", "every path recomputed", func(t *testing.T, o outcome) {
+			all := strings.Fields(o.stdout)
+			if all[len(all)-1] != "/gnu/store/"+victim || len(all) < 200 {
+				t.Errorf("%d derivations, the last is %s", len(all), all[len(all)-1])
+			}
+		}},
+		{"json", []string{"derivation", "closure", "--json", "--fixed", "--store", drvs, "/gnu/store/" + victim}, 0, `"fixed_output":true`, "", func(t *testing.T, o outcome) {
+			for _, v := range lines(t, o) {
+				out, _ := v["outputs"].([]any)
+				if v["type"] != "derivation" || v["fixed_output"] != true || len(out) != 1 {
+					t.Errorf("%v", v)
+				}
+			}
+		}},
+		{"sources", []string{"derivation", "closure", "--sources", top}, 0, "-builder\n", "", nil},
+		{"both", []string{"derivation", "closure", "--sources", "--fixed", top}, 2, "", "exclude", nil},
+		{"no name", []string{"derivation", "closure", "$D/plain"}, 3, "", "derivation-name", nil},
+		{"changed", []string{"derivation", "closure", "$D/changed/" + victim}, 3, "", "drv-", nil},
+		{"two missing", []string{"derivation", "closure", "--json", "$D/missing/" + victim}, 3, `"refused"`, "2 reasons", func(t *testing.T, o outcome) {
+			if v := lines(t, o); len(v) != 1 || len(v[0]["reasons"].([]any)) != 2 {
+				t.Errorf("%v", v)
+			}
+		}},
+	})
+}
+
+func TestArchiveVerbs(t *testing.T) {
+	const in = vectors + "archives/"
+	w := newWorld(t)
+	// Two items by two keys, neither believed, behind one that is.
+	stream := []byte(nil)
+	for i, name := range []string{"authorised", "unauthorised", "unauthorised"} {
+		sec, err := os.ReadFile(in + name + ".TEST-ONLY.sec")
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := signature.ParseSecretKey(sec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := exportOf(t, k, items[i])
+		stream = append(stream[:max(len(stream)-8, 0)], b...)
+	}
+	w.write("mixed.nar", stream)
+	good, err := os.ReadFile(in + "ok-closure.nar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stdin = good
+	w.keep([]promise{
+		{"verify", []string{"archive", "verify", "--acl", in + "acl", in + "ok-closure.nar"}, 0, "good signature by", "all signed", nil},
+		{"verify stdin with a key", []string{"archive", "verify", "--acl", in + "authorised.pub", "-"}, 0, "good signature by", "", nil},
+		{"verify json", []string{"archive", "verify", "--json", "--acl", in + "acl", in + "ok-closure.nar"}, 0, `"type":"item"`, "", func(t *testing.T, o outcome) {
+			for _, v := range lines(t, o) {
+				if v["key"] == "" || v["nar_sha256"] == "" || v["path"] == "" {
+					t.Errorf("%v", v)
+				}
+			}
+		}},
+		{"verify without list", []string{"archive", "verify", in + "ok-closure.nar"}, 2, "", "--acl", nil},
+		{"verify lists all", []string{"archive", "verify", "--acl", in + "acl", "$D/mixed.nar"}, 3, "", "2 reasons", func(t *testing.T, o outcome) {
+			if strings.Count(o.stderr, ": unauthorised-key: ") != 2 {
+				t.Error(o.stderr)
+			}
+		}},
+		{"verify tampered", []string{"archive", "verify", "--acl", in + "acl", in + "content-tampered.nar"}, 3, "", "hash-mismatch", nil},
+		{"verify malformed", []string{"archive", "verify", "--acl", in + "acl", in + "frame-mark2.nar"}, 3, "", "archive-mark", nil},
+		{"verify what is absent", []string{"archive", "verify", "--acl", in + "acl", "$D/absent"}, 1, "", "absent", nil},
+		{"list", []string{"archive", "list", "$D/mixed.nar"}, 0, items[1].path, "", nil},
+		{"list json", []string{"archive", "list", "--json", "$D/mixed.nar"}, 0, "*", "", func(t *testing.T, o outcome) {
+			v := lines(t, o)
+			if len(v) != 3 || v[2]["deriver"] != items[2].deriver || len(v[2]["references"].([]any)) != 2 || len(v[0]["references"].([]any)) != 0 {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"list trailing", []string{"archive", "list", in + "frame-trailing.nar"}, 3, "*", "archive-trailing", nil},
+	})
+}
+
+// An item of the daemon's store.
+type stored struct {
+	path, content string
+	refs          []string
+	deriver       string
+}
+
+var items = []stored{
+	{"/gnu/store/m1ifsjhqxcvzb115va975vn4vc5v4f1r-b", "b", nil, ""},
+	{"/gnu/store/91srfn47sm9135lkrw596p9k7f3s5kyz-a.drv", "Derive", []string{"/gnu/store/m1ifsjhqxcvzb115va975vn4vc5v4f1r-b"}, ""},
+	{"/gnu/store/71srfn47sm9135lkrw596p9k7f3s5kyz-a", "a", []string{"/gnu/store/71srfn47sm9135lkrw596p9k7f3s5kyz-a", "/gnu/store/m1ifsjhqxcvzb115va975vn4vc5v4f1r-b"},
+		"/gnu/store/91srfn47sm9135lkrw596p9k7f3s5kyz-a.drv"},
+}
+
+func (s stored) nar() []byte {
+	var b bytes.Buffer
+	nar.WriteFile(&b, int64(len(s.content)), false, strings.NewReader(s.content))
+	return b.Bytes()
+}
+
+func exportOf(t testing.TB, k signature.SecretKey, s stored) []byte {
+	t.Helper()
+	parse := func(s string) storepath.Path {
+		p, err := storepath.Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	item := &archive.Item{Path: parse(s.path)}
+	for _, r := range s.refs {
+		item.References = append(item.References, parse(r))
+	}
+	if s.deriver != "" {
+		item.Deriver = parse(s.deriver)
+	}
+	var b bytes.Buffer
+	w := archive.NewWriter(&b, k)
+	if err := errors.Join(w.Add(item, bytes.NewReader(s.nar())), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A keeper is a guix-daemon that knows what these verbs ask. Package daemon has a whole one in its tests.
+type keeper struct {
+	t        *testing.T
+	key      signature.SecretKey
+	mu       sync.Mutex
+	imported []byte // all that came in
+}
+
+func (k *keeper) listen(dir string) string {
+	name := filepath.Join(dir, "socket")
+	l, err := net.Listen("unix", name)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				k.serve(c)
+			})
+		}
+	})
+	k.t.Cleanup(func() { l.Close(); wg.Wait() })
+	return name
+}
+
+func (k *keeper) serve(c net.Conn) {
+	failed := false
+	num := func() (n uint64) {
+		failed = failed || binary.Read(c, binary.LittleEndian, &n) != nil
+		return n
+	}
+	str := func() string {
+		n := num()
+		if failed || n > 1<<20 {
+			failed = true
+			return ""
+		}
+		b := make([]byte, (n+7)&^7)
+		_, err := io.ReadFull(c, b)
+		failed = failed || err != nil
+		return string(b[:n])
+	}
+	send := func(parts ...any) {
+		var b []byte
+		for _, p := range parts {
+			switch p := p.(type) {
+			case int:
+				b = binary.LittleEndian.AppendUint64(b, uint64(p))
+			case string:
+				b = binary.LittleEndian.AppendUint64(b, uint64(len(p)))
+				b = append(append(b, p...), make([]byte, -len(p)&7)...)
+			case []string:
+				b = binary.LittleEndian.AppendUint64(b, uint64(len(p)))
+				for _, s := range p {
+					b = binary.LittleEndian.AppendUint64(b, uint64(len(s)))
+					b = append(append(b, s...), make([]byte, -len(s)&7)...)
+				}
+			}
+		}
+		_, err := c.Write(b)
+		failed = failed || err != nil
+	}
+	const last, bad, read, write = 0x616c7473, 0x63787470, 0x64617461, 0x64617416
+	num()
+	send(0x6478696f, 0x164)
+	num()
+	num()
+	num()
+	send(last)
+	for !failed {
+		op := num()
+		if failed {
+			return
+		}
+		if op == 27 {
+			k.mu.Lock()
+			for {
+				send(read, 100)
+				s := str()
+				k.imported = append(k.imported, s...)
+				if s == "" || failed {
+					send(bad, "unexpected end of input", 1)
+					break
+				}
+				if paths, ok := k.whole(); ok {
+					send(last, paths)
+					break
+				}
+			}
+			k.mu.Unlock()
+			continue
+		}
+		arg := str()
+		i := slices.IndexFunc(items, func(s stored) bool { return s.path == arg || op == 29 && strings.HasPrefix(s.path, "/gnu/store/"+arg) })
+		if op == 16 {
+			num()
+		}
+		if i < 0 && op != 1 && op != 29 {
+			send(bad, "path `"+arg+"' is not valid", 1)
+			continue
+		}
+		switch op {
+		case 1:
+			valid := 0
+			if i >= 0 {
+				valid = 1
+			}
+			send(last, valid)
+		case 5:
+			send(last, items[i].refs)
+		case 6:
+			var all []string
+			for _, s := range items {
+				if slices.Contains(s.refs, arg) {
+					all = append(all, s.path)
+				}
+			}
+			slices.Sort(all)
+			send(last, all)
+		case 16:
+			b := exportOf(k.t, k.key, items[i])
+			send(write, string(b[8:len(b)-8]), last, 1)
+		case 26:
+			sum := sha256.Sum256(items[i].nar())
+			send(last, items[i].deriver, hex.EncodeToString(sum[:]), items[i].refs, 1700000000, len(items[i].nar()))
+		case 29:
+			found := ""
+			if i >= 0 {
+				found = items[i].path
+			}
+			send(last, found)
+		case 33:
+			all := []string{}
+			if items[i].deriver != "" {
+				all = append(all, items[i].deriver)
+			}
+			send(last, all)
+		default:
+			k.t.Errorf("operation %d", op)
+			return
+		}
+	}
+}
+
+// whole tells whether all of a stream has come in, and of what.
+func (k *keeper) whole() (paths []string, ok bool) {
+	z := archive.NewReader(bytes.NewReader(k.imported))
+	paths = []string{}
+	for {
+		if _, err := z.Next(); err == io.EOF {
+			return paths, true
+		} else if err != nil {
+			return nil, false
+		}
+		item, err := z.Item()
+		if err != nil {
+			return nil, false
+		}
+		paths = append(paths, item.Path.String())
+	}
+}
+
+func TestStoreVerbs(t *testing.T) {
+	key, err := signature.GenerateKey(rand.NewChaCha8([32]byte{3}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{t: t, key: key}
+	w := newWorld(t)
+	w.env["GUIX_DAEMON_SOCKET"] = "unix://" + k.listen(w.dir)
+	w.write("key.pub", []byte(key.Public().String()))
+	b, drv, a := items[0].path, items[1].path, items[2].path
+	const absent = "/gnu/store/z1ifsjhqxcvzb115va975vn4vc5v4f1r-c"
+	n := len(exportOf(t, key, items[0]))
+	whole := append(exportOf(t, key, items[0])[:n-8], exportOf(t, key, items[2])...)
+	w.write("good.nar", whole)
+	str := func(s string) []byte {
+		b := append(binary.LittleEndian.AppendUint64(nil, uint64(len(s))), s...)
+		return append(b, make([]byte, -len(s)&7)...)
+	}
+	w.write("dots.nar", bytes.Replace(whole, str(b), str("/gnu/store/.."), 1))
+	w.keep([]promise{
+		{"path", []string{"store", "path", a, strings.TrimPrefix(b, "/gnu/store/"), drv[11:43]}, 0, a + "\n" + b + "\n" + drv + "\n", "", nil},
+		{"path json", []string{"store", "path", "--json", a}, 0, `{"path":"` + a + `","type":"item"}`, "", nil},
+		{"path of what is absent", []string{"store", "path", absent, absent[11:43], a}, 1, a + "\n", "not valid", func(t *testing.T, o outcome) {
+			if strings.Count(o.stderr, "not valid") != 2 {
+				t.Error(o.stderr)
+			}
+		}},
+		{"path of nonsense", []string{"store", "path", "/gnu/store/.."}, 2, "", "path-", nil},
+		{"info", []string{"store", "info", a}, 0, "reference  " + b + "\n", "", func(t *testing.T, o outcome) {
+			for _, want := range []string{"deriver    " + drv, "registered 2023-11-14T22:13:20Z", "hash       sha256:"} {
+				if !strings.Contains(o.stdout, want) {
+					t.Errorf("no %q in %s", want, o.stdout)
+				}
+			}
+		}},
+		{"info json", []string{"store", "info", "--json", "--reverse", a, b}, 0, "*", "", func(t *testing.T, o outcome) {
+			v := lines(t, o)
+			sum := sha256.Sum256(items[2].nar())
+			if len(v) != 2 || v[0]["nar_sha256"] != hex.EncodeToString(sum[:]) || len(v[1]["references"].([]any)) != 0 || len(v[1]["referrers"].([]any)) != 2 || v[0]["derivers"].([]any)[0] != drv {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"info of what is absent", []string{"store", "info", absent}, 1, "", "not valid", nil},
+		{"export", []string{"archive", "export", "-r", "-o", "$D/out.nar", a, a}, 0, "2 items", "", func(t *testing.T, _ outcome) {
+			got, err := os.ReadFile(filepath.Join(w.dir, "out.nar"))
+			if err != nil || !bytes.Equal(got, whole) {
+				t.Errorf("%d other bytes, not %d (%v)", len(got), len(whole), err)
+			}
+		}},
+		{"export to stdout", []string{"archive", "export", b, a, b}, 0, string(whole), "2 items", nil},
+		{"export json", []string{"archive", "export", "--json", "-o", "$D/json.nar", b}, 0, `"items":["` + b + `"]`, "", nil},
+		{"export what is absent", []string{"archive", "export", "-o", "$D/none.nar", b, absent}, 1, "", "not valid", func(t *testing.T, _ outcome) {
+			if w.exists("none.nar") {
+				t.Error("a file was left behind")
+			}
+		}},
+		{"import a stranger's", []string{"archive", "import", "--acl", vectors + "archives/acl", "$D/good.nar"}, 3, "", "unauthorised-key", func(t *testing.T, _ outcome) {
+			if bytes.Contains(k.taken(), []byte(b)) {
+				t.Error("the daemon has heard of the item")
+			}
+		}},
+		{"import dots", []string{"archive", "import", "$D/dots.nar"}, 3, "", "archive-path", func(t *testing.T, _ outcome) {
+			if bytes.Contains(k.taken(), []byte("/gnu/store")) {
+				t.Error("the daemon has heard of the path")
+			}
+		}},
+		{"import", []string{"archive", "import", "--acl", "$D/key.pub", "$D/good.nar"}, 0, b + "\n" + a + "\n", "", func(t *testing.T, _ outcome) {
+			if !bytes.Equal(k.taken(), whole) {
+				t.Error("other bytes came in")
+			}
+		}},
+		{"import json", []string{"archive", "import", "--json", "$D/good.nar"}, 0, `"path":"` + a + `"`, "", func(*testing.T, outcome) { k.taken() }},
+		{"import nothing", []string{"archive", "import", "$D/absent"}, 1, "", "absent", nil},
+	})
+	for socket, want := range map[string]string{"/nowhere/socket": "is guix-daemon running?", "guix://host": "want the absolute name", "ssh://host": "want the absolute name", "relative": "want the absolute name"} {
+		w.env["GUIX_DAEMON_SOCKET"] = socket
+		if o := w.run("store", "path", a); o.code == 0 || !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: %+v", socket, o)
+		}
+	}
+}
+
+// taken returns what came in since the last time.
+func (k *keeper) taken() []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	b := k.imported
+	k.imported = nil
+	return b
+}
