@@ -25,6 +25,7 @@ package gate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -53,6 +54,8 @@ type Gate struct {
 	Importer *trust.Key // signs the statement "imported"
 	Clock    func() time.Time
 	Progress func(bytes int64, item string)
+
+	MaxFindings int // of a shipment; 0: MaxFindings
 }
 
 // A Quarantined shipment passed every check of the gate and waits for reviewers. Only [Gate.Import] makes one.
@@ -116,8 +119,10 @@ func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*
 // stage names the lock and the note of pending blobs.
 const stage = "import"
 
-// maxFindings bounds the findings of a shipment. No person reads so many; and each is kept in memory until the end.
-const maxFindings = 1 << 17
+// MaxFindings bounds the findings of a shipment. No person reads so many; and each is kept in memory until the end.
+const MaxFindings = 1 << 17
+
+func (g *Gate) maxFindings() int { return cmp.Or(g.MaxFindings, MaxFindings) }
 
 // An intake is the work on one volume.
 type intake struct {
@@ -178,8 +183,8 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	if err := j.derivations(ctx, v.Manifest); err != nil {
 		return nil, err
 	}
-	if len(j.details) > maxFindings {
-		return nil, trust.Refuse("inspection-findings", fmt.Sprintf("shipment %d", v.Manifest.Number), "%d findings; more than %d are not for a person to read", len(j.details), maxFindings).
+	if limit := g.maxFindings(); len(j.details) > limit {
+		return nil, trust.Refuse("inspection-findings", fmt.Sprintf("shipment %d", v.Manifest.Number), "more than %d findings; that is not for a person to read", limit).
 			WithHint("the outside should send less at once")
 	}
 	q := &Quarantined{Number: v.Manifest.Number, Manifest: v.Digest, Items: len(v.Manifest.Items), Bytes: v.Bytes, Files: j.files,

@@ -48,8 +48,7 @@ func (j *intake) derivations(ctx context.Context, m *shipment.Manifest) error {
 		d := j.drvs[storepath.Dir+"/"+it.Name]
 		refs, err := d.d.References()
 		if err != nil {
-			rs.Add(trust.Refuse("derivation-invalid", it.Name, "%v", err))
-			continue
+			return err // its own path could not have been computed
 		}
 		missing := false
 		for _, ref := range refs {

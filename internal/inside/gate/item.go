@@ -35,7 +35,7 @@ func (s sink) Begin(it trust.Item) (shipment.ItemSink, error) {
 	}
 	path, err := storepath.ParseBase(it.Name)
 	if err != nil {
-		return nil, trust.Refuse("item-name", it.Name, "%v", err)
+		return nil, err // the manifest's reader has seen to that
 	}
 	w, err := s.j.g.Zone.CAS.Create()
 	if err != nil {
@@ -92,7 +92,7 @@ func (t *taking) Commit() error {
 	for i := range t.report.Findings {
 		f := &t.report.Findings[i]
 		t.j.findings[f.Severity] += f.Count
-		if len(t.j.details) > maxFindings {
+		if len(t.j.details) > t.j.g.maxFindings() {
 			continue // refused at the end
 		}
 		t.j.details = append(t.j.details, Finding{Item: t.it.SHA256.String(), Severity: f.Severity, Rule: f.Rule,
@@ -110,7 +110,7 @@ func (t *taking) bind() error {
 	if t.it.Kind == trust.KindSource {
 		want, err := storepath.Source(t.path.Name(), t.it.SHA256)
 		if err != nil {
-			return trust.Refuse("item-name", t.it.Name, "%v", err)
+			return err
 		}
 		if want != t.path {
 			return trust.Refuse("item-path", t.it.Name, "this content's store path is %s", want)
@@ -125,7 +125,7 @@ func (t *taking) bind() error {
 	name := strings.TrimSuffix(t.path.Name(), ".drv")
 	want, err := d.Path(name)
 	if err != nil {
-		return trust.Refuse("derivation-invalid", t.it.Name, "%v", err)
+		return err // the reader has refused what is no derivation
 	}
 	if want != t.path {
 		return trust.Refuse("item-path", t.it.Name, "this derivation's store path is %s", want)
