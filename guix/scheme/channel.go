@@ -324,7 +324,8 @@ func fingerprint(v Value) (Fingerprint, error) {
 	return f, nil
 }
 
-// PrintChannels returns channels as guix describe -f channels prints them. Channels reads them back.
+// PrintChannels returns channels as guix describe -f channels prints them; only a line that is longer than
+// 79 columns is not broken. Channels reads them back.
 func PrintChannels(channels []Channel) []byte {
 	var b bytes.Buffer
 	b.WriteString("(list")
@@ -332,12 +333,12 @@ func PrintChannels(channels []Channel) []byte {
 		if i > 0 {
 			b.WriteString("\n     ")
 		}
-		fmt.Fprintf(&b, " (channel\n        (name '%s)\n        (url %s)\n        (branch %s)", c.Name, orFalse(c.URL), orFalse(c.Branch))
+		fmt.Fprintf(&b, " (channel\n       (name '%s)\n       (url %s)\n       (branch %s)", c.Name, orFalse(c.URL), orFalse(c.Branch))
 		if c.Commit != "" {
-			fmt.Fprintf(&b, "\n        (commit\n          %s)", orFalse(c.Commit))
+			fmt.Fprintf(&b, "\n       (commit %s)", orFalse(c.Commit))
 		}
 		if in := c.Introduction; in != nil {
-			fmt.Fprintf(&b, "\n        (introduction\n          (make-channel-introduction\n            %q\n            (openpgp-fingerprint\n              \"%s\")))", in.Commit, in.Signer)
+			fmt.Fprintf(&b, "\n       (introduction\n        (make-channel-introduction\n         %q\n         (openpgp-fingerprint\n          \"%s\")))", in.Commit, in.Signer)
 		}
 		b.WriteByte(')')
 	}

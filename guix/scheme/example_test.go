@@ -63,14 +63,13 @@ func ExamplePrintChannels() {
 	fmt.Printf("%s", scheme.PrintChannels([]scheme.Channel{pinned}))
 	// Output:
 	// (list (channel
-	//         (name 'guix)
-	//         (url "https://git.guix.gnu.org/guix.git")
-	//         (branch "master")
-	//         (commit
-	//           "4c4222f32a2906b7bcab74fab70ff2c2f152e8eb")
-	//         (introduction
-	//           (make-channel-introduction
-	//             "9edb3f66fd807b096b48283debdcddccfea34bad"
-	//             (openpgp-fingerprint
-	//               "BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA")))))
+	//        (name 'guix)
+	//        (url "https://git.guix.gnu.org/guix.git")
+	//        (branch "master")
+	//        (commit "4c4222f32a2906b7bcab74fab70ff2c2f152e8eb")
+	//        (introduction
+	//         (make-channel-introduction
+	//          "9edb3f66fd807b096b48283debdcddccfea34bad"
+	//          (openpgp-fingerprint
+	//           "BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA")))))
 }

@@ -77,20 +77,19 @@ func TestPrintChannels(t *testing.T) {
 	c := DefaultChannel()
 	c.Commit = commit2
 	const want = `(list (channel
-        (name 'guix)
-        (url "https://git.guix.gnu.org/guix.git")
-        (branch "master")
-        (commit
-          "897c1a470da759236cc11798f4e0a5f7d4d59fbc")
-        (introduction
-          (make-channel-introduction
-            "9edb3f66fd807b096b48283debdcddccfea34bad"
-            (openpgp-fingerprint
-              "BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA"))))
+       (name 'guix)
+       (url "https://git.guix.gnu.org/guix.git")
+       (branch "master")
+       (commit "897c1a470da759236cc11798f4e0a5f7d4d59fbc")
+       (introduction
+        (make-channel-introduction
+         "9edb3f66fd807b096b48283debdcddccfea34bad"
+         (openpgp-fingerprint
+          "BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA"))))
       (channel
-        (name 'own)
-        (url "u\"")
-        (branch #f)))
+       (name 'own)
+       (url "u\"")
+       (branch #f)))
 `
 	if got := string(PrintChannels([]Channel{c, {Name: "own", URL: `u"`}})); got != want {
 		t.Errorf("printed\n%s", got)
@@ -304,13 +303,13 @@ func TestProfile(t *testing.T) {
 	  (introduction (channel-introduction (version 0) (commit "` + commit2 + `") (signer "` + key2 + `")))))`
 	for _, tt := range []string{
 		`(manifest (version 4) (packages (
-  ("a" "1.0" "out" "` + item1 + `" (propagated-inputs (("b" "2" "lib" "` + item2 + `" (search-paths ((search-path-specification (variable "PATH") (files ("bin"))))))))
+  ("a" "1.0" "out" "` + item1 + `" (propagated-inputs (("b" "2" "lib" "` + item2 + `" (search-paths (("PATH" ("bin" "") ":" directory #f))))))
     (properties (` + source + ` (tests . "x"))))
   (repeated "b" "2" "` + item2 + `"))))`,
 		`(manifest (version 3) (packages (
-  ("a" "1.0" "out" "` + item1 + `" (propagated-inputs (("b" "2" "lib" "` + item2 + `" (propagated-inputs ()) (search-paths ((search-path-specification (variable "PATH") (files ("bin"))))))))
+  ("a" "1.0" "out" "` + item1 + `" (propagated-inputs (("b" "2" "lib" "` + item2 + `" (propagated-inputs ()) (search-paths (("PATH" ("bin" "") ":" directory #f))))))
     (search-paths ()) (properties ` + source + ` (tests . "x")))
-  ("b" "2" "lib" "` + item2 + `" (propagated-inputs ()) (search-paths ((search-path-specification (variable "PATH") (files ("bin")))))))))`,
+  ("b" "2" "lib" "` + item2 + `" (propagated-inputs ()) (search-paths (("PATH" ("bin" "") ":" directory #f)))))))`,
 	} {
 		got, err := ParseProfile([]byte(tt))
 		if err != nil {
@@ -327,7 +326,8 @@ func TestProfile(t *testing.T) {
 			t.Errorf("%s: %q", tt, names)
 		}
 		want := []Channel{{"", "https://g", "b", commit1, &Introduction{commit2, print(t, key2)}}}
-		if !reflect.DeepEqual(got[0].Provenance, want) || len(got[0].Properties) != 2 || len(got[0].Propagated[0].SearchPaths) != 1 || len(got[1].SearchPaths) != 1 {
+		if !reflect.DeepEqual(got[0].Provenance, want) || len(got[0].Properties) != 2 ||
+			!reflect.DeepEqual(got[0].Propagated[0].SearchPaths, []SearchPath{{"PATH", []string{"bin", ""}, ":", "directory", ""}}) || len(got[1].SearchPaths) != 1 {
 			t.Errorf("%s: %+v", tt, got)
 		}
 	}
@@ -356,6 +356,13 @@ func TestProfile(t *testing.T) {
 		e("(properties x)"):                                           CodeForm,
 		e("(unknown)"):                                                CodeField,
 		e("(search-paths x)"):                                         CodeForm,
+		e(`(search-paths (("PATH" ("bin") #f regular)))`):             CodeForm,
+		e(`(search-paths (("PATH" "bin" #f regular #f)))`):            CodeForm,
+		e(`(search-paths (("PATH" (bin) #f regular #f)))`):            CodeValue,
+		e(`(search-paths ((PATH ("bin") #f regular #f)))`):            CodeValue,
+		e(`(search-paths (("PATH" ("bin") #t regular #f)))`):          CodeValue,
+		e(`(search-paths (("PATH" ("bin") #f "regular" #f)))`):        CodeValue,
+		e(`(search-paths (("PATH" ("bin") #f regular symbol)))`):      CodeValue,
 		e("(search-paths (x))"):                                       CodeForm,
 		e("(properties ((source (svn))))"):                            CodeForm,
 		e("(properties ((source (repository (version 0) (url 1)))))"): CodeValue,

@@ -108,12 +108,21 @@ type Entry struct {
 	Name, Version, Output string
 	Item                  storepath.Path
 	Propagated            []Entry // brought along by this one
-	SearchPaths           []Value // (search-path-specification ...)
-	Properties            []Value // (NAME VALUE ...)
+	SearchPaths           []SearchPath
+	Properties            []Value // (NAME VALUE ...) or (NAME . VALUE)
 
 	// Provenance lists the channels that the entry says it comes from. It is a claim
 	// of whoever wrote the manifest.
 	Provenance []Channel
+}
+
+// A SearchPath says of what in a profile an environment variable is made.
+type SearchPath struct {
+	Variable  string
+	Files     []string // below the profile
+	Separator string   // "" if the variable has one value
+	Type      string   // of the files: directory, regular, and so on
+	Pattern   string   // "" or a regular expression of their names
 }
 
 // All yields e and what it propagates, and so on, each entry before those it brings along.
@@ -136,6 +145,7 @@ func (e *Entry) all(yield func(*Entry) bool) bool {
 //	(manifest (version V) (packages (ENTRY ...)))
 //	ENTRY = (NAME VERSION OUTPUT ITEM [(propagated-inputs (ENTRY ...))] [(search-paths (PATH ...))]
 //	         [(properties ...)])
+//	PATH  = (VARIABLE (FILE ...) SEPARATOR-OR-#f TYPE PATTERN-OR-#f)
 //	      | (repeated NAME VERSION ITEM)         an entry that came before; version 4
 //
 // Repeated entries are returned in full, but for what they propagate in turn, which
@@ -234,15 +244,16 @@ func (m *profile) entry(v Value) (*Entry, error) {
 	if list, ok, err := r.value("search-paths"); err != nil {
 		return nil, err
 	} else if ok {
-		for _, path := range list.Items {
-			if _, err := proper(path, "search-path-specification"); err != nil {
-				return nil, err
-			}
-		}
 		if list.Kind != List || list.Tail != nil {
 			return nil, failAt(list, CodeForm, "a list of search paths belongs here, not %s", describe(list))
 		}
-		e.SearchPaths = list.Items
+		for _, item := range list.Items {
+			s, err := searchPath(item)
+			if err != nil {
+				return nil, err
+			}
+			e.SearchPaths = append(e.SearchPaths, s)
+		}
 	}
 	if f, ok := r.fields["properties"]; ok {
 		if err := e.properties(f.Items[1:]); err != nil {
@@ -251,6 +262,41 @@ func (m *profile) entry(v Value) (*Entry, error) {
 	}
 	m.seen[repeated{e.Name, e.Version, item}] = &e
 	return &e, nil
+}
+
+// searchPath reads (VARIABLE (FILE ...) SEPARATOR TYPE PATTERN).
+func searchPath(v Value) (s SearchPath, err error) {
+	if v.Kind != List || v.Tail != nil || len(v.Items) != 5 {
+		return s, failAt(v, CodeForm, "a search path belongs here, not %s", describe(v))
+	}
+	if s.Variable, err = line(v.Items[0]); err != nil {
+		return s, err
+	}
+	if files := v.Items[1]; files.Kind != List || files.Tail != nil {
+		return s, failAt(files, CodeForm, "a list of files belongs here, not %s", describe(files))
+	}
+	for _, item := range v.Items[1].Items {
+		if item.Kind != String { // the empty one is the profile itself
+			return s, failAt(item, CodeValue, "a string belongs here, not %s", describe(item))
+		}
+		s.Files = append(s.Files, item.Text)
+	}
+	for _, field := range []struct {
+		at   int
+		text *string
+	}{{2, &s.Separator}, {4, &s.Pattern}} {
+		switch item := v.Items[field.at]; {
+		case item.Kind == String:
+			*field.text = item.Text
+		case item.Kind != Boolean || item.Bool:
+			return s, failAt(item, CodeValue, "a string or #f belongs here, not %s", describe(item))
+		}
+	}
+	if v.Items[3].Kind != Symbol {
+		return s, failAt(v.Items[3], CodeValue, "a symbol belongs here, not %s", describe(v.Items[3]))
+	}
+	s.Type = v.Items[3].Text
+	return s, nil
 }
 
 // properties reads (properties (NAME ...) ...) and (properties ((NAME ...) ...)): both occur.
