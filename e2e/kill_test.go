@@ -359,3 +359,57 @@ func TestKilledRelease(t *testing.T) {
 		}
 	}
 }
+
+// TestCommittedNotPublished: what was decided but could not be published has no effect yet, takes nothing away, and is published by the next opening.
+func TestCommittedNotPublished(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, admitted(t), "inside")
+	w.must(w.importArgs(2)...)
+	d := w.depot()
+	served := func(n int) bool {
+		t.Helper()
+		all := true
+		for _, it := range w.items(n) {
+			_, reason, err := fetch(d.url, it.Name, w.acl())
+			if err != nil {
+				t.Errorf("%v\n%s", err, d.log)
+			}
+			all = all && err == nil && reason == ""
+		}
+		return all
+	}
+	if !served(1) {
+		t.Fatal("the depot does not serve the first shipment")
+	}
+	w.must(w.approveArgs(2, "alice")...)
+	// Where the list should be published a directory stands in the way.
+	obstacle := w.path("inside", "public", "allowlist", track, "2")
+	if err := os.Mkdir(obstacle, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := w.code(failed, w.approveArgs(2, "bob")...)
+	if !strings.Contains(string(r.stderr), "not yet published") {
+		t.Fatal(r)
+	}
+	if !served(1) || served(2) {
+		t.Errorf("first shipment served: %v, second: %v; want only the first\n%s", served(1), served(2), d.log)
+	}
+	// Nothing else happens before it is published.
+	r = w.code(failed, w.signArgs()...)
+	if !strings.Contains(string(r.stderr), "publish") {
+		t.Error(r)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.signArgs()...)
+	if !served(1) || !served(2) {
+		t.Errorf("first shipment served: %v, second: %v; want both\n%s", served(1), served(2), d.log)
+	}
+	w.must(w.approveArgs(2, "bob")...)
+	if n := w.kinds("inside"); n["approved"] != 4 || n["allowed"] != 2 {
+		t.Errorf("entries %v", n)
+	}
+	w.sound()
+	w.tidy()
+}

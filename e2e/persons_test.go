@@ -636,6 +636,18 @@ func TestLyingDepot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	list := textOf(t, read(t, w.path("inside", "public", "allowlist", track, "1")))
+	signed := func(keys ...string) []byte {
+		var signers []*trust.Key
+		for _, k := range keys {
+			signers = append(signers, w.secret(k))
+		}
+		note, err := trust.SignNote(list, signers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return note
+	}
 	tests := []struct {
 		name, reason, path string
 		body               []byte
@@ -646,7 +658,9 @@ func TestLyingDepot(t *testing.T) {
 		{"a nar with something behind it", "item-digest", "/nar/" + words, append(bytes.Clone(nar), 0)},
 		{"another derivation", "item-digest", "/sallyport/blob/" + drv, bytes.Replace(blob, []byte("made of words"), []byte("made of wands"), 1)},
 		{"another root", "root-", "/sallyport/root/1", []byte("sallyport root v1\n")},
-		{"an allowlist that nobody signed", "allowlist-", "/sallyport/allowlist/1", textOf(t, read(t, w.path("inside", "public", "allowlist", track, "1")))},
+		{"an allowlist that nobody signed", "allowlist-", "/sallyport/allowlist/1", list},
+		{"an allowlist that one reviewer signed", "allowlist-threshold", "/sallyport/allowlist/1", signed("alice/allowlist")},
+		{"an allowlist that one reviewer and a stranger signed", "allowlist-threshold", "/sallyport/allowlist/1", signed("alice/allowlist", "mallory/allowlist")},
 		{"another track", "depot-wrong", "/sallyport/head", []byte(`{"enclave":"demo","track":"prod","root":1,"allowlist":1}`)},
 		{"nonsense", "depot-answer", "/sallyport/head", []byte(`[]`)},
 	}
