@@ -321,7 +321,7 @@ func (d *demo) rootOnStation() error {
 	}
 	d.say("The signer signs nothing of it:")
 	var signed struct{ Signed []string }
-	if err := d.get(&signed, d.station("depot", "sign", "--zone", "inside", "--track", track, "--track-key", d.key("dev/narinfo"))...); err != nil {
+	if err := d.get(&signed, d.station("depot", "sign", "--zone", "inside", "--root", d.paper, "--track", track, "--track-key", d.key("dev/narinfo"))...); err != nil {
 		return err
 	}
 	if slices.Contains(signed.Signed, evil) {
@@ -360,16 +360,12 @@ func (d *demo) edit(db *sql.DB, edits []edit) error {
 
 // editedLedger changes one published entry: who imported the first shipment.
 func (d *demo) editedLedger() error {
-	fingerprint, err := d.fingerprint()
-	if err != nil {
-		return err
-	}
 	d.say("\033[1man entry of the ledger is edited on disk: the second shipment was imported by bobb, not by dave\033[0m")
 	if err := d.copyTree("inside/public", "public-edited"); err != nil {
 		return err
 	}
 	edited := 0
-	err = filepath.WalkDir(d.path("public-edited", "ledger", "tile", "entries"), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(d.path("public-edited", "ledger", "tile", "entries"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
@@ -387,7 +383,7 @@ func (d *demo) editedLedger() error {
 	if edited == 0 {
 		return errors.New("no entry names the importer")
 	}
-	return d.refusedWith("ledger-entry", depot.binary, "enclave", "--root", fingerprint, "public-edited")
+	return d.refusedWith("ledger-entry", depot.binary, "enclave", "--root", d.paper, "public-edited")
 }
 
 // editPayloads replaces text in the base64 payloads of a bundle, for a text of the same length, so that every length still fits.

@@ -55,6 +55,7 @@ type demo struct {
 	dir     string // of the zones, absolute
 	bin     string // of the programs
 	source  string // of the project
+	paper   string // fingerprint of the enclave's root
 	times   []timing
 	servers []*exec.Cmd
 }

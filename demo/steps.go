@@ -163,13 +163,6 @@ func (d *demo) public(name string) (string, error) {
 	return f[len(f)-1], nil
 }
 
-// fingerprint is the root's, as it would be on paper.
-func (d *demo) fingerprint() (string, error) {
-	var root struct{ Fingerprint string }
-	err := d.get(&root, d.station("trust", "show", "--zone", "inside")...)
-	return root.Fingerprint, err
-}
-
 func (d *demo) admit() error {
 	if _, err := d.do(d.station("init", "--kind", "inside", "--enclave", enclave, "inside")...); err != nil {
 		return err
@@ -184,6 +177,12 @@ func (d *demo) admit() error {
 	if _, err := d.do(args...); err != nil {
 		return err
 	}
+	var root struct{ Fingerprint string }
+	if err := d.get(&root, d.station("trust", "show", "--zone", "inside")...); err != nil {
+		return err
+	}
+	d.paper = root.Fingerprint
+	d.say("The fingerprint goes onto paper, for signer, depot, builders and auditor.")
 	d.say("The medium crosses: a copy of the volume. The slip came by another way.")
 	if err := os.CopyFS(d.path("volume-1-inside"), os.DirFS(d.path("volume-1"))); err != nil {
 		return err
@@ -208,7 +207,7 @@ func (d *demo) admit() error {
 
 // depotURL starts a depot and returns its URL.
 func (d *demo) depotURL() (string, error) {
-	args := d.station("depot", "serve", "--zone", "inside", "--track", track, "--listen", "127.0.0.1:0", "--json")
+	args := d.station("depot", "serve", "--zone", "inside", "--root", d.paper, "--track", track, "--listen", "127.0.0.1:0", "--json")
 	fmt.Printf("   \033[36m$ %s &\033[0m\n", d.shown(args))
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = d.dir
@@ -337,7 +336,7 @@ var depot struct {
 }
 
 func (d *demo) serve() error {
-	if _, err := d.do(d.station("depot", "sign", "--zone", "inside", "--track", track, "--track-key", d.key("dev/narinfo"))...); err != nil {
+	if _, err := d.do(d.station("depot", "sign", "--zone", "inside", "--root", d.paper, "--track", track, "--track-key", d.key("dev/narinfo"))...); err != nil {
 		return err
 	}
 	var err error
@@ -371,13 +370,9 @@ type built struct {
 }
 
 func (d *demo) build() error {
-	fingerprint, err := d.fingerprint()
-	if err != nil {
-		return err
-	}
 	names := []string{"erin", "frank"}
 	for i, p := range names {
-		if _, err := d.do(d.station("builder", "init", "--enclave", enclave, "--depot", depot.url, "--track", track, "--root", fingerprint,
+		if _, err := d.do(d.station("builder", "init", "--enclave", enclave, "--depot", depot.url, "--track", track, "--root", d.paper,
 			"--key", d.key(p+"/statement"), fmt.Sprintf("builder-%d", i+1))...); err != nil {
 			return err
 		}
@@ -407,7 +402,7 @@ func (d *demo) build() error {
 			return err
 		}
 	}
-	if _, err := d.do(d.station("depot", "sign", "--zone", "inside", "--track", track, "--track-key", d.key("dev/narinfo"))...); err != nil {
+	if _, err := d.do(d.station("depot", "sign", "--zone", "inside", "--root", d.paper, "--track", track, "--track-key", d.key("dev/narinfo"))...); err != nil {
 		return err
 	}
 	return d.install()
@@ -475,12 +470,8 @@ func (d *demo) audit() error {
 	if _, err := d.do(d.station("ledger", "cosign", "--zone", "inside", "cosigned")...); err != nil {
 		return err
 	}
-	fingerprint, err := d.fingerprint()
-	if err != nil {
-		return err
-	}
 	d.say("The auditor gets the public directory, and on paper the root's fingerprint:")
-	if _, err := d.do(depot.binary, "enclave", "--root", fingerprint, "--require", strings.Join(wantedEntries, ","), "--witness", "wilma", "inside/public"); err != nil {
+	if _, err := d.do(depot.binary, "enclave", "--root", d.paper, "--require", strings.Join(wantedEntries, ","), "--witness", "wilma", "inside/public"); err != nil {
 		return err
 	}
 	d.say("And of the outside's ledger, its key:")

@@ -61,7 +61,7 @@ func (w *world) depot() *depot {
 // tryDepot starts a depot; if it does not start, the result says why.
 func (w *world) tryDepot() (*depot, *result) {
 	w.t.Helper()
-	args := []string{station, "depot", "serve", "--zone", "inside", "--track", track, "--listen", "127.0.0.1:0", "--json"}
+	args := []string{station, "depot", "serve", "--zone", "inside", "--root", w.fingerprint(), "--track", track, "--listen", "127.0.0.1:0", "--json"}
 	d := &depot{w: w, cmd: w.command(context.Background(), args), log: &safeBuffer{}}
 	d.cmd.Stderr = d.log
 	out, err := d.cmd.StdoutPipe()

@@ -506,7 +506,7 @@ func TestOldCatalog(t *testing.T) {
 	}
 	copyTree(t, old, w.path("inside"))
 	for _, args := range [][]string{w.importArgs(2), w.signArgs(), {station, "ledger", "verify", "--zone", "inside"}, {station, "review", "list", "--zone", "inside"},
-		{station, "depot", "serve", "--zone", "inside", "--track", track, "--listen", "127.0.0.1:0"}} {
+		{station, "depot", "serve", "--zone", "inside", "--root", w.fingerprint(), "--track", track, "--listen", "127.0.0.1:0"}} {
 		w.refuses("ledger-rollback", args...)
 	}
 }

@@ -61,9 +61,10 @@ var strangers = []string{"mallory/root", "mallory/manifest", "mallory/sums", "ma
 
 // A world is a directory with keys, an outside, an inside, volumes and slips.
 type world struct {
-	t    testing.TB
-	dir  string
-	keys string // where the keys lie; all worlds share them
+	t     testing.TB
+	dir   string
+	keys  string // where the keys lie; all worlds share them
+	paper string // see fingerprint
 }
 
 func (w *world) path(elem ...string) string {
@@ -357,7 +358,7 @@ func (w *world) approveArgs(n int, person string) []string {
 }
 
 func (w *world) signArgs() []string {
-	return []string{station, "depot", "sign", "--zone", "inside", "--track", track, "--track-key", w.key("dev/narinfo")}
+	return []string{station, "depot", "sign", "--zone", "inside", "--root", w.fingerprint(), "--track", track, "--track-key", w.key("dev/narinfo")}
 }
 
 func (w *world) buildArgs(builder, out, derivation string) []string {
@@ -377,12 +378,13 @@ func (w *world) admit(n int) {
 	w.must(w.signArgs()...)
 }
 
-// fingerprint is the root's, as it would be on paper.
+// fingerprint is that of the enclave's first root, as it would be on paper: of the file that was published when the world was made.
 func (w *world) fingerprint() string {
 	w.t.Helper()
-	var root struct{ Fingerprint string }
-	w.get(&root, station, "trust", "show", "--zone", "inside")
-	return root.Fingerprint
+	if w.paper == "" {
+		w.paper = fmt.Sprintf("%x", sha256.Sum256(textOf(w.t, read(w.t, w.path("inside", "public", "root", "1")))))
+	}
+	return w.paper
 }
 
 // builder makes a builder's directory.

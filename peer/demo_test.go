@@ -136,10 +136,17 @@ func TestDemo(t *testing.T) {
 	})
 }
 
+// fingerprint is the digest of a zone's first root.
+func fingerprint(t *testing.T, zone string) string {
+	t.Helper()
+	text, _, _ := bytes.Cut(read(t, filepath.Join(zone, "public", "root", "1")), []byte("\n\n"))
+	return fmt.Sprintf("%x", sha256.Sum256(append(text, '\n')))
+}
+
 // depot starts one and returns its URL.
 func depot(t *testing.T, station, zone string) string {
 	t.Helper()
-	cmd := exec.Command(station, "depot", "serve", "--zone", zone, "--track", "dev", "--listen", "127.0.0.1:0", "--json")
+	cmd := exec.Command(station, "depot", "serve", "--zone", zone, "--root", fingerprint(t, zone), "--track", "dev", "--listen", "127.0.0.1:0", "--json")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}

@@ -137,6 +137,20 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trus
 	return root, nil
 }
 
+// CheckPin demands that the zone's chain of roots begins with the one whose digest came on paper. The zone keeps that digest too, but in the catalog, which
+// root on the station can edit together with the whole chain: who signs or serves by the root asks for the paper.
+func (z *Zone) CheckPin(ctx context.Context, paper trust.Digest) error {
+	text, err := Setting(ctx, z.catalog.readers, settingPin)
+	if err != nil {
+		return fmt.Errorf("catalog: %w", err)
+	}
+	if text != paper.String() {
+		return trust.Refuse("root-pin", "root", "the zone's first root is %s, on paper stands %s", text, paper).
+			WithHint("compare the paper with another copy of it; if it is right, the zone's root was replaced: call the security officer")
+	}
+	return nil
+}
+
 // Setting reads a single value of the zone; a missing one is "".
 func Setting(ctx context.Context, q Querier, name string) (string, error) {
 	var v string

@@ -22,19 +22,19 @@ func depotNoun(env *frame.Env) *cobra.Command {
 }
 
 func depotSign(env *frame.Env) *cobra.Command {
-	var track, keyFile string
+	var track, keyFile, fingerprint string
 	c := &cobra.Command{
-		Use:     "sign --track TRACK --track-key FILE",
+		Use:     "sign --root FINGERPRINT --track TRACK --track-key FILE",
 		Short:   "sign a narinfo for every allowed item that has none yet",
 		Long:    "Sign a narinfo for every allowed item that has none yet. The track's key is read for this one run; the depot itself holds none.",
-		Example: "  sallyport-station depot sign --zone inside --track dev --track-key dev.narinfo.key",
+		Example: "  sallyport-station depot sign --zone inside --root 5f3c... --track dev --track-key dev.narinfo.key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if err := trust.CheckWord(track); err != nil {
 				return frame.Usage("--track: %v", err)
 			}
-			z, root, err := enclave(ctx, env)
+			z, root, err := pinned(ctx, env, fingerprint)
 			if err != nil {
 				return err
 			}
@@ -64,22 +64,23 @@ func depotSign(env *frame.Env) *cobra.Command {
 	}
 	c.Flags().StringVar(&track, "track", "", "the track")
 	c.Flags().StringVar(&keyFile, "track-key", "", "the track's Guix key")
+	c.Flags().StringVar(&fingerprint, "root", "", "fingerprint of the enclave's first root, from paper")
 	return c
 }
 
 func depotServe(env *frame.Env) *cobra.Command {
-	var track, listen string
+	var track, listen, fingerprint string
 	c := &cobra.Command{
-		Use:     "serve --track TRACK [--listen ADDR]",
+		Use:     "serve --root FINGERPRINT --track TRACK [--listen ADDR]",
 		Short:   "serve a track to Guix clients and builders, over HTTP, until interrupted",
-		Example: "  sallyport-station depot serve --zone inside --track dev --listen 10.0.0.5:8080\n  guix build --substitute-urls=http://10.0.0.5:8080 hello",
+		Example: "  sallyport-station depot serve --zone inside --root 5f3c... --track dev --listen 10.0.0.5:8080\n  guix build --substitute-urls=http://10.0.0.5:8080 hello",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if err := trust.CheckWord(track); err != nil {
 				return frame.Usage("--track: %v", err)
 			}
-			z, _, err := enclave(ctx, env)
+			z, _, err := pinned(ctx, env, fingerprint)
 			if err != nil {
 				return err
 			}
@@ -122,5 +123,6 @@ func depotServe(env *frame.Env) *cobra.Command {
 	}
 	c.Flags().StringVar(&track, "track", "", "the track")
 	c.Flags().StringVar(&listen, "listen", "", "address (default: depot.listen of zone.toml)")
+	c.Flags().StringVar(&fingerprint, "root", "", "fingerprint of the enclave's first root, from paper")
 	return c
 }

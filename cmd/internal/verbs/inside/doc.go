@@ -3,6 +3,7 @@ package inside
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,25 @@ func enclave(ctx context.Context, env *frame.Env) (*store.Zone, *trust.Root, err
 	if err != nil {
 		z.Close()
 		return nil, nil, frame.WithHint(err, "'%s trust init' makes the enclave's first root", env.Program)
+	}
+	return z, r, nil
+}
+
+// pinned is enclave for verbs that sign or serve by the root: its fingerprint comes from paper, not from the zone.
+func pinned(ctx context.Context, env *frame.Env, fingerprint string) (*store.Zone, *trust.Root, error) {
+	if fingerprint == "" {
+		return nil, nil, frame.Usage("no fingerprint: give --root DIGEST, of the enclave's first root, from paper")
+	}
+	paper, err := trust.ParseDigest(fingerprint)
+	if err != nil {
+		return nil, nil, frame.Usage("--root: %v", err)
+	}
+	z, r, err := enclave(ctx, env)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := z.CheckPin(ctx, paper); err != nil {
+		return nil, nil, errors.Join(z.Refused(ctx, "root", trust.Subject{Name: "root", SHA256: paper}, err), z.Close())
 	}
 	return z, r, nil
 }
