@@ -24,6 +24,7 @@ func kills() int {
 type watch struct {
 	t      testing.TB
 	stop   chan struct{}
+	once   sync.Once
 	over   sync.WaitGroup
 	signed atomic.Bool  // whether the second shipment may be served
 	served atomic.Int64 // good answers
@@ -32,6 +33,7 @@ type watch struct {
 func (w *world) watch(d *depot) *watch {
 	x := &watch{t: w.t, stop: make(chan struct{})}
 	acl, first, second := w.acl(), w.items(1), w.items(2)
+	w.t.Cleanup(x.halt) // before the depot's own, so that its end is no news
 	x.over.Go(func() {
 		for {
 			for _, it := range slices.Concat(first, second) {
@@ -62,9 +64,14 @@ func (w *world) watch(d *depot) *watch {
 	return x
 }
 
-func (x *watch) end() {
-	close(x.stop)
+func (x *watch) halt() {
+	x.once.Do(func() { close(x.stop) })
 	x.over.Wait()
+}
+
+func (x *watch) end() {
+	x.t.Helper()
+	x.halt()
 	if x.served.Load() == 0 {
 		x.t.Error("the depot served nothing while it was watched")
 	}
