@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/internal/confine"
 )
 
 func doctor(env *frame.Env) *cobra.Command {
@@ -27,27 +27,20 @@ func doctor(env *frame.Env) *cobra.Command {
 				Remedy string `json:"remedy,omitempty"`
 			}
 			var checks []check
-			bad := 0
+			ok := true
 			add := func(c check) {
-				if c.State == "missing" {
-					bad++
-				}
+				ok = ok && c.State != "missing"
 				checks = append(checks, c)
 			}
-			if detail, err := confined(cmd.Context(), env); err != nil {
+			if detail, err := confined(cmd.Context()); err != nil {
 				c := check{"confined reader", "missing", err.Error(), ""}
-				var h interface{ Hint() string }
-				if errors.As(err, &h) {
-					c.Remedy = h.Hint()
+				var f *confine.FeatureError
+				if errors.As(err, &f) {
+					c.Detail, c.Remedy = f.Feature+": "+f.Detail, f.Remedy
 				}
 				add(c)
 			} else {
 				add(check{"confined reader", "ok", detail, ""})
-			}
-			if st, err := os.Stat("/proc/self/ns/user"); err != nil || st == nil {
-				add(check{"namespaces", "missing", "this kernel has no user namespaces", "use a kernel with CONFIG_USER_NS"})
-			} else {
-				add(check{"namespaces", "ok", "present", ""})
 			}
 			for _, p := range []struct{ name, why string }{
 				{"git", "collecting Go modules (outside)"}, {"minisign", "checking a volume by hand"},
@@ -58,7 +51,7 @@ func doctor(env *frame.Env) *cobra.Command {
 					add(check{"program " + p.name, "absent", "wanted for " + p.why, "install the package " + p.name})
 				}
 			}
-			if err := env.Result(map[string]any{"checks": checks, "ok": bad == 0}, func(w io.Writer) {
+			if err := env.Result(map[string]any{"checks": checks, "ok": ok}, func(w io.Writer) {
 				for _, c := range checks {
 					fmt.Fprintf(w, "%-8s %-18s %s\n", c.State, c.Name, c.Detail)
 					if c.Remedy != "" {
@@ -68,8 +61,8 @@ func doctor(env *frame.Env) *cobra.Command {
 			}); err != nil {
 				return err
 			}
-			if bad > 0 {
-				return fmt.Errorf("%d things are missing", bad)
+			if !ok {
+				return errors.New("something that is needed is missing; the list above says what, and the remedy")
 			}
 			return nil
 		},
@@ -77,8 +70,8 @@ func doctor(env *frame.Env) *cobra.Command {
 }
 
 // confined starts the reader child and says what holds it.
-func confined(ctx context.Context, env *frame.Env) (string, error) {
-	child, err := StartReader(ctx, env)
+func confined(ctx context.Context) (string, error) {
+	child, err := StartReader(ctx)
 	if err != nil {
 		return "", err
 	}

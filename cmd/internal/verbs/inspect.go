@@ -13,12 +13,16 @@ import (
 	"sallyport/cmd/internal/frame"
 	"sallyport/guix/nar"
 	"sallyport/internal/confine"
+	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
 
-// ReaderOptions finds the reader child: where SALLYPORT_READER says, else beside the running program.
-func ReaderOptions(env *frame.Env) (confine.Options, error) {
-	path := env.Getenv("SALLYPORT_READER")
+// ReaderOptions finds the reader child: where reader.path of the zone says, else beside the running program. zone may be nil.
+func ReaderOptions(zone *store.Zone) (confine.Options, error) {
+	var path string
+	if zone != nil {
+		path = zone.Config.Reader.Path
+	}
 	if path == "" {
 		var err error
 		if path, err = confine.Beside(); err != nil {
@@ -30,8 +34,8 @@ func ReaderOptions(env *frame.Env) (confine.Options, error) {
 }
 
 // StartReader starts the reader child.
-func StartReader(ctx context.Context, env *frame.Env) (*confine.Child, error) {
-	o, err := ReaderOptions(env)
+func StartReader(ctx context.Context) (*confine.Child, error) {
+	o, err := ReaderOptions(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +49,7 @@ func inspect(env *frame.Env) *cobra.Command {
 		Example: "  sallyport inspect ./hello-2.12\n  sallyport inspect --json ./hello-2.12 | jq 'select(.severity == \"high\")'",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			child, err := StartReader(cmd.Context(), env)
+			child, err := StartReader(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -40,7 +40,7 @@ func importVerb(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer vol.Close()
-			reader, err := verbs.ReaderOptions(env)
+			reader, err := verbs.ReaderOptions(z)
 			if err != nil {
 				return err
 			}

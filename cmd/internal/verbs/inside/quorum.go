@@ -26,7 +26,7 @@ func quorumDesk(ctx context.Context, env *frame.Env, fn func(d *quorum.Desk) err
 		return err
 	}
 	defer z.Close()
-	reader, err := verbs.ReaderOptions(env)
+	reader, err := verbs.ReaderOptions(z)
 	if err != nil {
 		return err
 	}

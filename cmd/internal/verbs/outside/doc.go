@@ -69,7 +69,7 @@ func collectVerb(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer z.Close()
-			reader, err := verbs.ReaderOptions(env)
+			reader, err := verbs.ReaderOptions(z)
 			if err != nil {
 				return err
 			}
