@@ -13,8 +13,8 @@ import (
 
 	"sallyport/guix/nar"
 	"sallyport/internal/confine"
-	"sallyport/internal/crossing/enclavetest"
 	"sallyport/internal/crossing/shipment"
+	"sallyport/internal/enclavetest"
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"

@@ -57,6 +57,7 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 	}
 	defer rows.Close()
 	edge := slices.Clone(r.edge)
+	var payload []byte
 	votes := map[string][][]byte{}
 	var lists []trust.Digest
 	for next := r.at.Size; next < at.Size; next++ {
@@ -75,9 +76,12 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 			return nil, trust.Refuse("ledger-entry", fmt.Sprintf("entry %d", next), "it is missing in the catalog")
 		}
 		edge = push(edge, tlog.RecordHash(leaf))
-		e := interesting(leaf)
-		if e == nil {
+		if payload = payloadOf(payload, leaf); !slices.ContainsFunc(kinds, func(mark []byte) bool { return bytes.Contains(payload, mark) }) {
 			continue
+		}
+		e, err := trust.ParseEnvelope(leaf)
+		if err != nil {
+			continue // the auditor's business: nothing follows from it
 		}
 		switch s := e.Unverified(); s.Kind {
 		case trust.StatementRoot:
@@ -143,32 +147,26 @@ func (v *View) Weigh(name string, envelopes [][]byte) error {
 	return err
 }
 
-// kinds are the statements that a Record looks at, as they stand in a payload.
+// kinds are the marks of the statements that a Record looks at. A mark stands in a payload in one spelling, and in no string, where its quotes would be
+// escaped; so most of a ledger is not taken apart.
 var kinds = [][]byte{kindMark(trust.StatementRoot), kindMark(trust.StatementAllowed), kindMark(trust.StatementBuilt)}
 
 func kindMark(kind string) []byte {
 	return []byte(`,"predicateType":"urn:sallyport:statement:` + kind + `:1",`)
 }
 
-// interesting takes an envelope apart if a Record has use for it. Most of a ledger is not looked at twice: the mark of its kind stands in a payload in one
-// spelling, so where none is found there is nothing to be had.
-func interesting(leaf []byte) *trust.Envelope {
-	const head = `{"payload":"`
-	rest, ok := bytes.CutPrefix(leaf, []byte(head))
+// payloadOf decodes an envelope's payload into buf, which it may replace; it is empty where there is none.
+func payloadOf(buf, leaf []byte) []byte {
+	rest, ok := bytes.CutPrefix(leaf, []byte(`{"payload":"`))
 	end := bytes.IndexByte(rest, '"')
 	if !ok || end < 0 {
-		return nil
+		return buf[:0]
 	}
-	payload := make([]byte, base64.StdEncoding.DecodedLen(end))
-	n, err := base64.StdEncoding.Decode(payload, rest[:end])
-	if err != nil || !slices.ContainsFunc(kinds, func(mark []byte) bool { return bytes.Contains(payload[:n], mark) }) {
-		return nil
-	}
-	e, err := trust.ParseEnvelope(leaf)
+	buf, err := base64.StdEncoding.AppendDecode(buf[:0], rest[:end])
 	if err != nil {
-		return nil // the auditor's business: nothing follows from it
+		return buf[:0]
 	}
-	return e
+	return buf
 }
 
 // push adds a leaf's hash at the right edge of a tree.
