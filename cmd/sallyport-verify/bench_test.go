@@ -51,9 +51,9 @@ func BenchmarkBlake2b(b *testing.B) {
 
 // One entry without its signature.
 func BenchmarkEntry(b *testing.B) {
-	leaf := seal(newKey("station/statement"), payload(*newWorld().find("inspected")))
+	leaf := string(seal(newKey("station/statement"), payload(*newWorld().find("inspected"))))
 	b.ReportAllocs()
 	for b.Loop() {
-		checkEntry(leaf, nil)
+		checkEntry(leaf, nil, originName)
 	}
 }

@@ -1,18 +1,19 @@
 // Sallyport-verify re-checks what a zone published, or what lies on a shipment's volume, trusting nobody: not the station, not
 // its database, not the program that wrote the bytes. It is the second implementation of docs/spec/{trust,ledger,shipment}.md,
-// written from those pages alone. It imports the standard library and golang.org/x/mod/sumdb/{note,tlog}, no package of this
-// module, and has no code that could open a network connection or start a program; a test keeps it so.
+// written from those pages alone. It imports nothing but the standard library, and has no code that could open a network
+// connection or start a program; a test keeps it so.
 //
 // What is trusted: the digest of the first root document, handed over on paper. From it follow, in this order,
 //
+//	text.go       the spellings that all documents share, their lines, signed notes
+//	key.go        the keys that may stand under notes
 //	root.go       the chain of root documents: who holds which role and key, and the thresholds
-//	note.go       signed notes and the keys that may stand under them
-//	ledger.go     the Merkle tree, from the entries up to the signed checkpoint; every published tile; witnessed trees inside it
+//	items.go      item lines, allowlists and manifests
 //	statement.go  one entry: its canonical bytes, its signature, the members its kind asks for
+//	ledger.go     the Merkle tree, from the entries up to the signed checkpoint; every published tile; witnessed trees inside it
 //	enclave.go    the history that the entries tell: roles, approvals, allowlists, shipments, quorum
-//	allowlist.go  item lines, allowlists and manifests
-//	volume.go     a shipment's volume, with minisign.go and blake2b.go for its signatures
-//	report.go     findings, and how they are printed
+//	volume.go     a shipment's volume, with blake2b.go for its signatures
+//	report.go     what was found, and the reading of hostile files
 //
 // The directory that is checked should lie still: a copy, not the one that a station is writing.
 //
@@ -40,25 +41,23 @@ import (
 const usage = `Examples:
 
   sallyport-verify enclave --root FINGERPRINT public/
-  sallyport-verify enclave --root FINGERPRINT --require approved,built,agreed --witness wendy --witnessed-at-least 1 public/
-  sallyport-verify ledger --key VKEY --witness VKEY public/ledger
+  sallyport-verify enclave --root FINGERPRINT --require approved,built,agreed --witness wendy public/
+  sallyport-verify ledger --key VKEY public/ledger
   sallyport-verify volume --root FINGERPRINT --roots public/root --slip slip.txt /media/disc
 
 enclave: the whole public directory of a zone.
-  --root FINGERPRINT        SHA-256 of the text of root document 1, as handed over on paper
-  --require KIND,KIND       refuse unless the ledger holds statements of these kinds
-  --witness PERSON          refuse unless this witness cosigned (may be repeated)
-  --witnessed-at-least N    refuse unless N distinct witnesses cosigned
-  --manifests DIR           manifest files; they show which shipment brought an item, so who must not approve it
+  --root FINGERPRINT   SHA-256 of the text of root document 1, as handed over on paper
+  --require KIND,KIND  refuse unless the ledger holds statements of these kinds
+  --witness PERSON     refuse unless this witness cosigned (may be repeated)
+  --manifests DIR      manifest files; they show which shipment brought an item, so who must not approve it
 
 ledger: the tree of a zone without a root. Signatures of statements are checked only by the keys given.
-  --key VKEY                the checkpoint key, or a statement key NAME/statement (may be repeated)
-  --witness VKEY            refuse unless this key cosigned (may be repeated); looked for in ../witness, too
+  --key VKEY           the checkpoint key, or a statement key NAME/statement (may be repeated)
 
 volume: one disc, stick or directory of a shipment.
-  --root FINGERPRINT        as above
-  --roots DIR               the root documents 1, 2, 3 ...
-  --slip FILE               the printed slip that came by another way
+  --root FINGERPRINT   as above
+  --roots DIR          the root documents 1, 2, 3 ...
+  --slip FILE          the printed slip that came by another way
 
 --json prints one object. Exit codes: 0 good, 1 failed, 2 usage, 3 refused.
 `
@@ -80,9 +79,13 @@ func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
 type options struct {
 	root, roots, slip, manifests, require string
 	witnesses, keys                       repeated
-	witnessed                             int
 	json                                  bool
 }
+
+// usageError is a value of a flag that no command could use.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
 
 func main() {
 	// Many short-lived values pass through a heap of a few megabytes: let it grow to some tens, and be collected less often.
@@ -110,11 +113,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		set.StringVar(&o.require, "require", "", "")
 		set.StringVar(&o.manifests, "manifests", "", "")
 		set.Var(&o.witnesses, "witness", "")
-		set.IntVar(&o.witnessed, "witnessed-at-least", 0, "")
 	case "ledger":
 		verify = verifyLedger
 		set.Var(&o.keys, "key", "")
-		set.Var(&o.witnesses, "witness", "")
 	case "volume":
 		verify = verifyVolume
 		set.StringVar(&o.root, "root", "", "")
@@ -146,8 +147,6 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return wrong("--root takes the 64 lower-case hexadecimal digits of the first root's SHA-256")
 	case command == "volume" && o.roots == "":
 		return wrong("--roots DIR is needed: the root documents name the collectors' keys")
-	case o.witnessed < 0:
-		return wrong("--witnessed-at-least takes a number")
 	}
 	rep := &report{Type: "verification", Command: command}
 	err := verify(places[0], o, rep)
@@ -155,25 +154,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &bad) {
 		return wrong("%v", err)
 	}
-	rep.finish(err)
-	show := rep.text
-	if o.json {
-		show = rep.json
-	}
-	if werr := show(stdout); werr != nil {
-		err = errors.Join(err, werr)
-	}
-	switch {
-	case err != nil:
+	if err = errors.Join(err, rep.print(stdout, err, o.json)); err != nil {
 		fmt.Fprintf(stderr, "sallyport-verify: %v\n", err)
 		return exitFailed
-	case rep.RefusedTotal > 0:
+	}
+	if rep.RefusedTotal > 0 {
 		return exitRefused
 	}
 	return exitGood
 }
-
-// usageError is a value of a flag that no command could use.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }

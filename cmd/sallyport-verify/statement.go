@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,168 +13,255 @@ import (
 const (
 	maxEnvelope = 65_535
 	maxInteger  = 1 << 53
-	maxDepth    = 32 // of arrays and objects in a predicate
+	maxDepth    = 16 // of arrays and objects, the predicate being the first
 )
 
-// kind is what one kind of statement demands: who signs it, and the members of its predicate beside time and zone.
+// kind is what one kind of statement demands: the role of its signer, and the members of its predicate beside time and zone.
 type kind struct {
 	signer  string
-	members []member
+	members []form
 }
 
-// A member's form: s string, n name of a person or track, h sha256, i integer, a array, o object.
-type member struct {
+// form is a member's name and type: s string, n name of a person, enclave or track, h sha256, d date, i number, a array, l array of
+// strings, o object.
+type form struct {
 	name string
-	form byte
+	kind byte
 }
+
+// always is what every predicate has.
+var always = []form{{"time", 'd'}, {"zone", 's'}}
 
 var kinds = map[string]kind{
-	"created":   {station, []member{{"enclave", 'n'}, {"kind", 's'}}},
-	"root":      {station, []member{{"version", 'i'}}},
-	"collected": {station, []member{{"bytes", 'i'}, {"items", 'i'}, {"request", 'h'}}},
-	"inspected": {station, []member{{"bytes", 'i'}, {"confinement", 'o'}, {"files", 'i'}, {"findings", 'o'}}},
-	"shipped":   {station, []member{{"bytes", 'i'}, {"items", 'i'}, {"shipment", 'i'}}},
-	"imported":  {"importer", []member{{"bytes", 'i'}, {"items", 'i'}, {"person", 'n'}, {"shipment", 'i'}}},
-	"refused":   {station, []member{{"reasons", 'a'}, {"stage", 's'}, {"total", 'i'}}},
-	"approved":  {station, []member{{"person", 'n'}, {"signature", 's'}, {"track", 'n'}, {"version", 'i'}}},
-	"rejected":  {station, []member{{"date", 's'}, {"person", 'n'}, {"reason", 's'}, {"shipment", 'i'}, {"signature", 's'}}},
-	"allowed":   {station, []member{{"persons", 'a'}, {"track", 'n'}, {"version", 'i'}}},
-	"signed":    {station, []member{{"track", 'n'}}},
-	"built":     {"builder", []member{{"derivation", 's'}, {"derivation-sha256", 'h'}, {"outputs", 'o'}, {"person", 'n'}, {"system", 's'}}},
-	"agreed":    {station, []member{{"builders", 'a'}, {"derivation", 's'}}},
-	"disagreed": {station, []member{{"builders", 'o'}}},
+	"created":   {station, []form{{"enclave", 'n'}, {"kind", 's'}}},
+	"root":      {station, []form{{"version", 'i'}}},
+	"collected": {station, []form{{"bytes", 'i'}, {"items", 'i'}, {"request", 'h'}}},
+	"inspected": {station, []form{{"bytes", 'i'}, {"confinement", 'o'}, {"files", 'i'}, {"findings", 'o'}}},
+	"shipped":   {station, []form{{"bytes", 'i'}, {"items", 'i'}, {"shipment", 'i'}}},
+	"imported":  {"importer", []form{{"bytes", 'i'}, {"items", 'i'}, {"person", 'n'}, {"shipment", 'i'}}},
+	"refused":   {station, []form{{"reasons", 'a'}, {"stage", 's'}, {"total", 'i'}}},
+	"approved":  {station, []form{{"person", 'n'}, {"signature", 's'}, {"track", 'n'}, {"version", 'i'}}},
+	"rejected":  {station, []form{{"date", 'd'}, {"person", 'n'}, {"reason", 's'}, {"shipment", 'i'}, {"signature", 's'}}},
+	"allowed":   {station, []form{{"persons", 'l'}, {"track", 'n'}, {"version", 'i'}}},
+	"signed":    {station, []form{{"track", 'n'}}},
+	"built":     {"builder", []form{{"derivation", 's'}, {"derivation-sha256", 'h'}, {"outputs", 'o'}, {"person", 'n'}, {"system", 's'}}},
+	"agreed":    {station, []form{{"builders", 'l'}, {"derivation", 's'}}},
+	"disagreed": {station, []form{{"builders", 'o'}}},
 }
 
 // statement is one entry of a ledger, well formed but not yet believed.
 type statement struct {
-	kind      string
-	keyid     string
-	subjects  []subject
-	predicate value
-	payload   string
-	sig       []byte
+	kind, keyid, payload string
+	sig                  []byte
+	subjects             []subject
+	subjectText          string // their JSON
+	predicate            []member
 }
 
 type subject struct{ name, digest string }
 
-// value is a JSON value: s string, i integer, b boolean, a array, o object.
-type value struct {
-	form  byte
-	str   string
-	num   int64
-	names []string // of an object's members
-	list  []value  // members or elements
-}
+// member is one of an object, or an element of an array, which has no name. Its value is canonical JSON.
+type member struct{ name, json string }
 
-func (v *value) get(name string) *value {
-	if i, ok := slices.BinarySearch(v.names, name); ok && v.form == 'o' {
-		return &v.list[i]
+// get returns the JSON of a member, or nothing.
+func get(members []member, name string) string {
+	for _, m := range members {
+		if m.name == name {
+			return m.json
+		}
 	}
-	return &value{}
+	return ""
 }
 
-func (v *value) is(form byte) bool {
-	switch form {
+func (st *statement) text(name string) string  { return unquote(get(st.predicate, name)) }
+func (st *statement) number(name string) int64 { return number(get(st.predicate, name)) }
+
+// jsonList takes an object or array apart that was read before.
+func jsonList(json string) (members []member) {
+	(&scanner{s: json}).value(1, &members)
+	return members
+}
+
+func number(json string) int64 {
+	n, err := strconv.ParseInt(json, 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func unquote(json string) string {
+	if !strings.HasPrefix(json, `"`) {
+		return ""
+	}
+	if json = json[1 : len(json)-1]; strings.Contains(json, `\`) {
+		json = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(json) // there are no others
+	}
+	return json
+}
+
+func (f form) fits(json string) bool {
+	if json == "" {
+		return false
+	}
+	c := json[0]
+	switch f.kind {
+	case 's':
+		return c == '"'
 	case 'n':
-		return v.form == 's' && isName(v.str)
+		return isName(unquote(json))
 	case 'h':
-		return v.form == 's' && isDigest(v.str)
+		return isDigest(unquote(json))
+	case 'd':
+		return isDate(unquote(json))
 	case 'i':
-		return v.form == 'i' && v.num >= 0
+		return c >= '0' && c <= '9'
+	case 'a':
+		return c == '['
+	case 'l':
+		return c == '[' && !slices.ContainsFunc(jsonList(json), func(m member) bool { return m.json[0] != '"' })
 	}
-	return v.form == form
+	return c == '{'
 }
 
-// parseEnvelope reads a DSSE envelope and the statement in it. Only the canonical bytes of each pass: the reader below accepts
-// nothing that would be printed otherwise, so there is nothing to print again.
-func parseEnvelope(leaf []byte) (*statement, error) {
+// checkEntry judges what can be judged of an entry without those before it. It returns the statement unless its form is wrong, and the
+// key unless its signature does not count.
+func checkEntry(leaf string, keys map[string][]*key, origin string) (*statement, *key, error) {
+	st := &statement{subjects: make([]subject, 0, 1), predicate: make([]member, 0, 8)}
 	if len(leaf) > maxEnvelope {
-		return nil, fmt.Errorf("%d bytes, more than %d", len(leaf), maxEnvelope)
+		return nil, nil, refuse("statement-size", "", "%d bytes, more than %d", len(leaf), maxEnvelope)
 	}
-	s := &scanner{s: string(leaf)}
+	if err := st.parse(leaf); err != nil {
+		return nil, nil, refuse("statement-not-canonical", "", "%v", err)
+	}
+	k, ok := kinds[st.kind]
+	if !ok {
+		return nil, nil, refuse("statement-kind", "", "kind %.100q is unknown", st.kind)
+	}
+	for _, forms := range [][]form{always, k.members} {
+		for _, f := range forms {
+			if !f.fits(get(st.predicate, f.name)) {
+				return nil, nil, refuse("statement-predicate", "", "member %q is missing or of another type", f.name)
+			}
+		}
+	}
+	if err := st.more(); err != nil {
+		return nil, nil, refuse("statement-predicate", "", "%v", err)
+	}
+	if zone := st.text("zone"); zone != origin {
+		return st, nil, refuse("statement-zone", "", "made for %.100q", zone)
+	}
+	known := keys[st.keyid] // more than one only if two roots give two keys one number
+	if len(known) == 0 {
+		return st, nil, errUnknownKey
+	}
+	message := []byte("DSSEv1 28 application/vnd.in-toto+json " + strconv.Itoa(len(st.payload)) + " " + st.payload)
+	for _, k := range known {
+		if k.verify(message, st.sig) {
+			return st, k, nil
+		}
+	}
+	return st, nil, refuse("statement-signature", "", "the signature of %.100q does not verify", st.keyid)
+}
+
+var errUnknownKey = errors.New("the key is unknown")
+
+// more checks what single kinds demand beyond the types of their members.
+func (st *statement) more() error {
+	switch st.kind {
+	case "created", "root", "imported", "approved", "rejected", "allowed":
+		if len(st.subjects) != 1 {
+			return fmt.Errorf("%d subjects, not one", len(st.subjects))
+		}
+	}
+	switch st.kind {
+	case "rejected":
+		if s := st.text("reason"); s == "" || len(s) > 500 || !isPrintable(s) || strings.TrimSpace(s) != s {
+			return fmt.Errorf("%.600q is no reason", s)
+		}
+	case "built":
+		paths := map[string]bool{}
+		for _, o := range jsonList(get(st.predicate, "outputs")) {
+			f := jsonList(o.json)
+			var before string
+			ok := len(f) == 3 && f[0].name == "path" && f[1].name == "references" && form{"", 'l'}.fits(f[1].json) && f[2].name == "size" && form{"", 'i'}.fits(f[2].json)
+			if ok {
+				for _, r := range jsonList(f[1].json) {
+					ref := unquote(r.json)
+					ok, before = ok && before < ref && isStorePath(ref), ref
+				}
+			}
+			if path := ""; !ok || paths[path] {
+				return fmt.Errorf("output %.50q is not path, references and size", o.name)
+			} else if path = unquote(f[0].json); paths[path] || !isStorePath(path) {
+				return fmt.Errorf("output %.50q has no store path of its own", o.name)
+			} else {
+				paths[path] = true
+			}
+		}
+		if len(paths) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !paths[s.name] }) {
+			return fmt.Errorf("the subjects are not the outputs")
+		}
+	}
+	return nil
+}
+
+func isStorePath(s string) bool {
+	base, ok := strings.CutPrefix(s, "/gnu/store/")
+	return ok && isStoreName(base)
+}
+
+// parse reads a DSSE envelope and the statement in it. Only the canonical bytes of each pass: the scanner accepts nothing that would be
+// printed otherwise, so there is nothing to print again.
+func (st *statement) parse(leaf string) error {
+	s := &scanner{s: leaf}
 	s.literal(`{"payload":`)
 	payload, ok := decode64(s.raw64())
 	s.literal(`,"payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":`)
-	st := &statement{keyid: s.str(), payload: string(payload)}
+	st.keyid = s.str()
 	s.literal(`,"sig":`)
 	sig, ok2 := decode64(s.raw64())
 	s.literal(`}]}`)
+	if !ok || !ok2 {
+		s.fail("base64 in another spelling")
+	}
 	if err := s.end("envelope"); err != nil {
-		return nil, err
+		return err
 	}
-	person, hash, _ := strings.Cut(st.keyid, "/statement+")
-	if st.sig = sig; !ok || !ok2 || len(sig) != ed25519.SignatureSize || !isName(person) || !isLowerHex(hash, 8) {
-		return nil, errors.New("envelope: payload, keyid or signature is not in its one spelling")
-	}
-	return st, st.parse()
+	st.payload, st.sig = string(payload), sig
+	return st.parsePayload()
 }
 
-// parse reads the payload.
-func (st *statement) parse() error {
+func (st *statement) parsePayload() error {
 	s := &scanner{s: st.payload}
 	s.literal(`{"_type":"https://in-toto.io/Statement/v1","subject":[`)
+	start := s.i
 	for more := true; more && s.err == nil; more = s.skip(',') {
 		s.literal(`{"name":`)
 		sub := subject{name: s.str()}
 		s.literal(`,"digest":{"sha256":`)
 		sub.digest = s.str()
 		s.literal(`}}`)
-		if n := len(st.subjects); sub.name == "" || n > 0 && st.subjects[n-1].name >= sub.name {
-			s.fail("subjects without a name, not sorted, or twice")
-		} else if !isDigest(sub.digest) {
-			s.fail("a subject's digest is no sha256")
+		if n := len(st.subjects); sub.name == "" || n > 0 && st.subjects[n-1].name >= sub.name || !isDigest(sub.digest) {
+			s.fail("a subject without name or sha256, not sorted, or twice")
 		}
 		st.subjects = append(st.subjects, sub)
 	}
+	if s.err == nil {
+		st.subjectText = s.s[start:s.i]
+	}
 	s.literal(`],"predicateType":`)
-	urn := s.str()
+	st.kind = s.str()
 	s.literal(`,"predicate":`)
-	st.predicate = s.value(0)
+	if s.err == nil && !strings.HasPrefix(s.s[s.i:], "{") {
+		s.fail("the predicate is no object")
+	}
+	s.value(1, &st.predicate)
 	s.literal(`}`)
-	if err := s.end("payload"); err != nil {
-		return err
+	if name, ok := strings.CutPrefix(st.kind, "urn:sallyport:statement:"); ok && strings.HasSuffix(name, ":1") {
+		st.kind = strings.TrimSuffix(name, ":1")
 	}
-	name, ok := strings.CutPrefix(urn, "urn:sallyport:statement:")
-	name, ok2 := strings.CutSuffix(name, ":1")
-	if st.kind = name; !ok || !ok2 {
-		return fmt.Errorf("payload: predicate type %.100q", urn)
-	}
-	return nil
-}
-
-// message is what the signature is over: DSSE's pre-authentication encoding.
-func (st *statement) message() []byte {
-	return []byte("DSSEv1 28 application/vnd.in-toto+json " + strconv.Itoa(len(st.payload)) + " " + st.payload)
-}
-
-// fits checks the predicate against what the kind asks for.
-func (st *statement) fits() error {
-	k, ok := kinds[st.kind]
-	if !ok {
-		return fmt.Errorf("kind %.100q is unknown", st.kind)
-	}
-	if st.predicate.form != 'o' {
-		return errors.New("the predicate is no object")
-	}
-	for _, m := range k.members {
-		if !st.predicate.get(m.name).is(m.form) {
-			return fmt.Errorf("member %q is missing or of another form", m.name)
-		}
-	}
-	if t := st.predicate.get("time"); t.form != 's' || !isDate(t.str) {
-		return errors.New(`member "time" is no date`)
-	}
-	return nil
-}
-
-// extra names the members of the predicate that the page does not list.
-func (st *statement) extra() (names []string) {
-	for _, name := range st.predicate.names {
-		if name != "time" && name != "zone" && !slices.ContainsFunc(kinds[st.kind].members, func(m member) bool { return m.name == name }) {
-			names = append(names, name)
-		}
-	}
-	return names
+	return s.end("payload")
 }
 
 // scanner reads canonical JSON: no white space, members sorted and each once, one spelling for each string and number.
@@ -233,28 +319,20 @@ func (s *scanner) raw64() string {
 }
 
 func (s *scanner) str() string {
+	start := s.i
 	s.literal(`"`)
-	start, escapes := s.i, false
 	for s.i < len(s.s) {
-		c := s.s[s.i]
-		switch {
+		switch c := s.s[s.i]; {
 		case c == '"':
-			str := s.s[start:s.i]
 			s.i++
-			if escapes { // only \" and \\ passed below
-				str = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(str)
-			}
-			return str
+			return unquote(s.s[start:s.i])
 		case c == '\\':
 			if next := s.s[s.i+1:]; next == "" || next[0] != '"' && next[0] != '\\' {
 				s.fail("an escape that is not needed")
 				return ""
 			}
-			escapes = true
 			s.i += 2
-		case c < 0x20:
-			s.fail("control character in a string")
-		case c < 0x7f:
+		case c >= 0x20 && c < 0x7f:
 			s.i++
 		default:
 			r, n := utf8.DecodeRuneInString(s.s[s.i:])
@@ -269,55 +347,57 @@ func (s *scanner) str() string {
 	return ""
 }
 
-func (s *scanner) value(depth int) value {
-	if depth > maxDepth || s.i >= len(s.s) {
-		s.fail("no value, or more than %d deep", maxDepth)
-		return value{}
+// value reads a value and returns its JSON. The members of an object and the elements of an array are appended to into, if there is one.
+func (s *scanner) value(depth int, into *[]member) string {
+	if s.i >= len(s.s) {
+		s.fail("no value")
+		return ""
 	}
-	switch c := s.s[s.i]; {
-	case c == '"':
-		return value{form: 's', str: s.str()}
-	case c == '{':
-		v := value{form: 'o', names: make([]string, 0, 4), list: make([]value, 0, 4)}
-		s.i++
-		for more := !s.skip('}'); more && s.err == nil; {
-			name := s.str()
-			if n := len(v.names); n > 0 && v.names[n-1] >= name {
-				s.fail("member %.100q is not sorted, or there twice", name)
+	start := s.i
+	switch c := s.s[s.i]; c {
+	case '"':
+		s.str()
+	case '{', '[':
+		if depth > maxDepth {
+			s.fail("more than %d deep", maxDepth)
+		}
+		s.i = min(s.i+1, len(s.s))
+		closing, before := c+2, "" // ASCII has them so
+		for first := true; s.err == nil && (!first || !s.skip(closing)); first = false {
+			name := ""
+			if c == '{' {
+				if name = s.str(); !first && name <= before {
+					s.fail("member %.100q is not sorted, or there twice", name)
+				}
+				s.literal(`:`)
+				before = name
 			}
-			s.literal(`:`)
-			v.names, v.list = append(v.names, name), append(v.list, s.value(depth+1))
-			if more = s.skip(','); !more {
-				s.literal(`}`)
+			if json := s.value(depth+1, nil); into != nil {
+				*into = append(*into, member{name, json})
+			}
+			if !s.skip(',') {
+				s.literal(string(rune(closing)))
+				break
 			}
 		}
-		return v
-	case c == '[':
-		v := value{form: 'a'}
-		s.i++
-		for more := !s.skip(']'); more && s.err == nil; {
-			v.list = append(v.list, s.value(depth+1))
-			if more = s.skip(','); !more {
-				s.literal(`]`)
-			}
-		}
-		return v
-	case c == 't':
+	case 't':
 		s.literal("true")
-		return value{form: 'b', num: 1}
-	case c == 'f':
+	case 'f':
 		s.literal("false")
-		return value{form: 'b'}
+	default:
+		end := s.i + 1
+		for end < len(s.s) && s.s[end] >= '0' && s.s[end] <= '9' {
+			end++
+		}
+		text := s.s[s.i:end]
+		if n, err := strconv.ParseInt(text, 10, 64); err != nil || n > maxInteger || n < -maxInteger || strconv.FormatInt(n, 10) != text {
+			s.fail("%.30q is no value", text)
+			return ""
+		}
+		s.i = end
 	}
-	end := s.i + 1
-	for end < len(s.s) && s.s[end] >= '0' && s.s[end] <= '9' {
-		end++
+	if s.err != nil {
+		return ""
 	}
-	text := s.s[s.i:end]
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n > maxInteger || n < -maxInteger || strconv.FormatInt(n, 10) != text {
-		s.fail("%.30q is no value", text)
-	}
-	s.i = min(end, len(s.s))
-	return value{form: 'i', num: n}
+	return s.s[start:s.i]
 }

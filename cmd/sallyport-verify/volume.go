@@ -11,51 +11,41 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"unicode"
-	"unicode/utf8"
 )
 
 const (
-	maxVolumeFiles = maxItems + 8
-	maxSums        = maxVolumeFiles * (2*sha512.Size + 2 + len("items/00/") + 2*sha256.Size + 1) // lines at their longest
+	maxVolumeFiles = 1_000_263 // and directories
+	maxReadme      = 64 << 10
 	maxMinisig     = 4096
-	maxSlip        = 4096
+	maxSlip        = 1024
 )
 
 // minisig is a pre-hashed minisign signature: four lines, the second and the last of base64.
 type minisig struct {
-	keyid   [8]byte
+	number  [8]byte
 	sig     []byte
 	comment string // the trusted one
 	global  []byte // over sig and comment
 }
 
-func parseMinisig(data []byte) (m minisig, err error) {
-	text := string(data)
+func parseMinisig(text string) (m minisig, err error) {
 	l := strings.Split(text, "\n")
-	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && unicode.IsControl(r) }) || len(l) != 5 || l[4] != "" {
-		return m, errors.New("is not four lines of text")
+	if len(l) != 5 || l[4] != "" || !isPrintable(strings.Join(l, "")) {
+		return m, errors.New("is not four lines of ASCII")
 	}
-	var ok, ok2, ok3 bool
 	raw, ok := decode64(l[1])
-	m.comment, ok2 = strings.CutPrefix(l[2], "trusted comment: ")
-	m.global, ok3 = decode64(l[3])
-	if !strings.HasPrefix(l[0], "untrusted comment: ") || !ok || !ok2 || !ok3 || len(raw) != 2+8+ed25519.SignatureSize || len(m.global) != ed25519.SignatureSize {
-		return m, errors.New("is no minisign signature")
+	comment, ok2 := strings.CutPrefix(l[2], "trusted comment: ")
+	global, ok3 := decode64(l[3])
+	if !strings.HasPrefix(l[0], "untrusted comment: ") || !ok || !ok2 || !ok3 || len(raw) != 2+8+ed25519.SignatureSize || len(global) != ed25519.SignatureSize || string(raw[:2]) != "ED" {
+		return m, errors.New("is no pre-hashed minisign signature")
 	}
-	switch m.keyid, m.sig = [8]byte(raw[2:]), raw[10:]; string(raw[:2]) {
-	case "ED":
-		return m, nil
-	case "Ed":
-		return m, errors.New("is of minisign's legacy kind, not pre-hashed")
-	}
-	return m, fmt.Errorf("algorithm %q", raw[:2])
+	return minisig{[8]byte(raw[2:]), raw[10:], comment, global}, nil
 }
 
 func (m *minisig) verify(k *key, data []byte) bool {
@@ -72,28 +62,47 @@ type slip struct {
 }
 
 func parseSlip(text string) (s slip, err error) {
-	l := &lines{text: text}
-	l.literal("sallyport slip v1")
+	l := &lines{area: "slip", subject: "slip", text: text}
+	l.head("sallyport slip v1")
 	s.enclave = l.field("enclave", isName)
-	s.number = l.numberField("shipment", 1, maxSize)
+	if s.number = l.numberField("shipment", 1); s.number > maxShipment {
+		l.bad("number", "%d is above %d", s.number, int64(maxShipment))
+	}
 	s.manifest = l.field("manifest", isDigest)
-	s.items = l.numberField("items", 1, maxItems)
-	s.bytes = l.numberField("bytes", 0, maxSize)
+	s.items = l.numberField("items", 1)
+	s.bytes = l.numberField("bytes", 0)
 	return s, l.end()
 }
 
-// volumeFile is a file that sums must cover, in the order of the paths.
+func readSlip(name string) (s slip, err error) {
+	dir, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
+		return s, err
+	}
+	defer dir.Close()
+	data, err := readFile(dir, filepath.Base(name), maxSlip, "slip")
+	if err != nil {
+		return s, err
+	}
+	return parseSlip(string(data))
+}
+
+// volumeFile is a file that a volume must have and sums must cover.
 type volumeFile struct {
-	name string
-	sums [2]string // its digests by SHA256SUMS and SHA512SUMS; empty if not covered
+	sums   [2]string // its digests by SHA256SUMS and SHA512SUMS; empty if not covered
+	sha256 string    // of an item, by the manifest
+	size   int64     // of an item
 }
 
 // volume is one volume while it is judged.
 type volume struct {
-	dir   *os.Root
-	rep   *report
-	root  *root
-	files []volumeFile
+	dir      *os.Root
+	rep      *report
+	root     *root
+	manifest *manifest
+	by       map[string]bool        // collectors who signed the manifest
+	files    map[string]*volumeFile // by path
+	seen     int
 }
 
 var sumsFiles = [2]string{"SHA256SUMS", "SHA512SUMS"}
@@ -109,274 +118,195 @@ func verifyVolume(place string, o options, rep *report) error {
 	if err != nil || len(chain) == 0 {
 		return err
 	}
-	v := &volume{rep: rep, root: chain[len(chain)-1]}
+	v := &volume{rep: rep, root: chain[len(chain)-1], files: map[string]*volumeFile{"README.txt": {}, "manifest": {}}}
 	if v.dir, err = os.OpenRoot(place); err != nil {
 		return err
 	}
 	defer v.dir.Close()
-	data, err := readFile(v.dir, "manifest", maxListText+maxSigLines, "volume")
-	if err != nil {
+	if err := v.open(o.slip); err != nil {
 		return rep.judge(err)
 	}
-	rep.Manifest = digestOf(data)
-	var paper slip
-	if o.slip != "" {
-		if paper, err = readSlip(o.slip); err == nil && paper.manifest != rep.Manifest {
-			err = refuse("slip-mismatch", "manifest", "its digest is %s; the slip says %s", rep.Manifest, paper.manifest)
-		}
-		if err != nil {
-			return rep.judge(err)
-		}
+	for _, line := range v.manifest.lines {
+		it, _ := parseItem(line)
+		v.files["items/"+it.sha256[:2]+"/"+it.sha256] = &volumeFile{sha256: it.sha256, size: it.size}
 	}
-	m, collectors, err := v.manifest(data)
-	if err = rep.judge(err); err != nil {
-		return err
+	if err := v.walk("."); err != nil {
+		return rep.judge(err)
 	}
-	if m != nil && o.slip != "" && (paper.enclave != m.enclave || paper.number != m.number || paper.items != int64(len(m.starts)) || paper.bytes != m.bytes) {
-		rep.refuse("slip-mismatch", "manifest", "is shipment %d to %s, %d items of %d bytes; the slip says %d, %s, %d, %d",
-			m.number, m.enclave, len(m.starts), m.bytes, paper.number, paper.enclave, paper.items, paper.bytes)
-	}
-	if err := v.walk(); err != nil {
-		return err
-	}
-	if err := v.sums(m, collectors); err != nil {
-		return err
-	}
-	if m != nil {
-		v.carried(m)
-	}
-	return v.hash(m)
-}
-
-func readSlip(name string) (s slip, err error) {
-	dir, err := os.OpenRoot(filepath.Dir(name))
-	if err != nil {
-		return s, err
-	}
-	defer dir.Close()
-	data, err := readFile(dir, filepath.Base(name), maxSlip, "slip")
-	if err != nil {
-		return s, err
-	}
-	if s, err = parseSlip(string(data)); err != nil {
-		err = refuse("slip-form", "slip", "%v", err)
-	}
-	return s, err
-}
-
-// manifest judges the manifest as a document, and returns which collectors signed it.
-func (v *volume) manifest(data []byte) (*manifest, map[string]bool, error) {
-	text, err := splitNote(data)
-	if err != nil {
-		return nil, nil, refuse("manifest-form", "manifest", "%v", err)
-	}
-	m, err := parseManifest(text)
-	if err != nil {
-		return nil, nil, formFault(err, "manifest", "manifest")
-	}
-	v.rep.Shipment, v.rep.Items, v.rep.Bytes = m.number, int64(len(m.starts)), m.bytes
-	if m.enclave != v.root.enclave {
-		v.rep.refuse("manifest-enclave", "manifest", "is for %s, the root of %s", m.enclave, v.root.enclave)
-	}
-	_, signers, err := openNote(data, v.root.signers("manifest"))
-	collectors := persons(v.root, keysOf(signers))
-	v.rep.Collectors = slices.Sorted(maps.Keys(collectors))
-	if err != nil {
-		v.rep.refuse("manifest-signature", "manifest", "%v", err)
-	} else if len(collectors) == 0 {
-		v.rep.refuse("manifest-signature", "manifest", "is not signed by a collector of root %d", v.root.version)
-	}
-	return m, collectors, nil
-}
-
-// walk lists the volume. Whatever is not a file that a volume has is refused here, and not looked at again.
-func (v *volume) walk() error {
-	have := map[string]bool{}
-	list := func(dir string, each func(path, name string, isDir bool) (wanted, enter bool)) (deeper []string, err error) {
-		found, err := listDir(v.dir, dir, maxVolumeFiles, "volume")
-		if err != nil {
-			return nil, v.rep.judge(err)
-		}
-		if len(found) == 0 {
-			v.rep.refuse("volume-extra", strconv.Quote(dir), "an empty directory")
-		}
-		for _, f := range found {
-			path := strings.TrimPrefix(dir+"/"+f.Name(), "./")
-			if !f.IsDir() && !f.Type().IsRegular() {
-				v.rep.refuse("volume-type", strconv.Quote(path), "is neither file nor directory: %s", f.Type())
-				continue
-			}
-			wanted, enter := each(path, f.Name(), f.IsDir())
-			if enter {
-				deeper = append(deeper, path)
-			} else if !wanted {
-				v.rep.refuse("volume-extra", strconv.Quote(path), "does not belong to a volume")
-			} else if have[path] = true; !strings.HasPrefix(path, "SHA") {
-				v.files = append(v.files, volumeFile{name: path})
-			}
-			if len(v.files) > maxVolumeFiles {
-				return nil, v.rep.judge(refuse("volume-size", ".", "more than %d files", maxVolumeFiles))
-			}
-		}
-		return deeper, nil
-	}
-	must := []string{"README.txt", "SHA256SUMS", "SHA256SUMS.minisig", "SHA512SUMS", "SHA512SUMS.minisig", "manifest"}
-	top, err := list(".", func(path, _ string, isDir bool) (bool, bool) {
-		return !isDir && slices.Contains(must, path), isDir && path == "items"
-	})
-	for _, items := range top {
-		var folders []string
-		folders, err = list(items, func(_, name string, isDir bool) (bool, bool) { return false, isDir && isLowerHex(name, 2) })
-		for _, folder := range folders {
-			if err == nil {
-				_, err = list(folder, func(_, name string, isDir bool) (bool, bool) {
-					return !isDir && isDigest(name) && strings.HasSuffix(folder, "/"+name[:2]), false
-				})
-			}
-		}
-	}
-	for _, name := range must {
-		if !have[name] {
-			v.rep.refuse("volume-missing", name, "is not there")
-		}
-	}
-	slices.SortFunc(v.files, func(a, b volumeFile) int { return cmp.Compare(a.name, b.name) })
-	return err
-}
-
-// sums reads both sums files: who signed them, and that they have a line for each file and for nothing else.
-func (v *volume) sums(m *manifest, collectors map[string]bool) error {
 	var by [2]*key
 	for i, name := range sumsFiles {
-		data, err := readFile(v.dir, name, int64(maxSums), "volume")
-		if isMissing(err) {
-			continue // said already
-		} else if err != nil {
-			if err = v.rep.judge(err); err != nil {
-				return err
-			}
-			continue
-		}
-		by[i], err = v.signature(name, data, m, collectors)
-		if err = v.rep.judge(err); err != nil {
+		if by[i], err = v.sums(i, name); err != nil {
 			return err
 		}
-		v.cover(i, string(data))
 	}
 	if by[0] != nil && by[1] != nil && by[0].owner != by[1].owner {
-		v.rep.refuse("volume-signature", "SHA512SUMS.minisig", "is by %s, that of SHA256SUMS by %s", by[1].owner, by[0].owner)
+		rep.refuse("volume-signature", "SHA512SUMS.minisig", "is by %s, that of SHA256SUMS by %s", by[1].owner, by[0].owner)
+	}
+	return v.hash()
+}
+
+// open reads slip and manifest. Whatever is wrong here ends the judgement.
+func (v *volume) open(slipFile string) error {
+	data, err := readFile(v.dir, "manifest", maxListText, "volume")
+	if err != nil {
+		return err
+	}
+	digest := digestOf(data)
+	var paper slip
+	if slipFile != "" {
+		if paper, err = readSlip(slipFile); err != nil {
+			return err
+		} else if paper.manifest != digest {
+			return refuse("slip-mismatch", "manifest", "its digest is %s; the slip says %s", digest, paper.manifest)
+		}
+	}
+	n, err := parseNote(data, "manifest", "manifest")
+	if err != nil {
+		return err
+	}
+	by, err := n.signers(v.root.signers("manifest"), "manifest", "manifest")
+	if err != nil {
+		return err
+	}
+	v.by = v.root.persons(keysOf(by))
+	m, err := parseManifest(n.text, "manifest")
+	if err != nil {
+		return err
+	}
+	v.manifest = m
+	v.rep.fact("shipment", m.number)
+	v.rep.fact("items", len(m.lines))
+	v.rep.fact("bytes", m.bytes)
+	v.rep.fact("manifest sha256", digest)
+	for name := range v.by {
+		v.rep.fact("collector", name)
+	}
+	if m.enclave != v.root.enclave {
+		return refuse("manifest-enclave", "manifest", "is for %s, the root of %s", m.enclave, v.root.enclave)
+	}
+	if slipFile != "" && paper != (slip{m.enclave, digest, m.number, int64(len(m.lines)), m.bytes}) {
+		return refuse("slip-mismatch", "manifest", "is shipment %d to %s, %d items of %d bytes; the slip says another", m.number, m.enclave, len(m.lines), m.bytes)
 	}
 	return nil
 }
 
-func (v *volume) signature(name string, data []byte, m *manifest, collectors map[string]bool) (*key, error) {
-	name += ".minisig"
-	raw, err := readFile(v.dir, name, maxMinisig, "volume")
-	if isMissing(err) {
-		return nil, nil // said already
-	} else if err != nil {
+// walk lists a directory of the volume, and those in it that belong there.
+func (v *volume) walk(dir string) error {
+	found, err := listDir(v.dir, dir, maxVolumeFiles, "volume")
+	if err != nil {
+		return err
+	}
+	if v.seen += len(found); v.seen > maxVolumeFiles {
+		return refuse("volume-files", ".", "more than %d files and directories", maxVolumeFiles)
+	}
+	for _, f := range found {
+		name := path.Join(dir, f.Name())
+		file := v.files[name]
+		isSums := slices.Contains(sumsFiles[:], strings.TrimSuffix(name, ".minisig"))
+		isDir := name == "items" || dir == "items" && isLowerHex(f.Name(), 2) && slices.ContainsFunc(v.manifest.lines, func(line string) bool { return strings.HasPrefix(line, "item "+f.Name()) })
+		switch {
+		case !f.IsDir() && !f.Type().IsRegular(), isDir != f.IsDir() && (isDir || isSums || file != nil):
+			v.rep.refuse("volume-type", quote(name), "is another type of file: %s", f.Type())
+		case isDir:
+			if err := v.walk(name); err != nil {
+				return err
+			}
+		case file == nil && !isSums:
+			v.rep.refuse("volume-extra", quote(name), "does not belong to this volume")
+		}
+	}
+	return nil
+}
+
+// sums reads a sums file and its signature, and returns whose it is.
+func (v *volume) sums(which int, name string) (*key, error) {
+	length := [2]int{sha256.Size, sha512.Size}[which]
+	data, err := readFile(v.dir, name, int64(len(v.files)*(2*length+len("  items/00/\n")+2*sha256.Size)), "volume")
+	if err != nil {
+		return nil, v.rep.judge(err)
+	}
+	l := &lines{area: "volume", subject: name, text: string(data)}
+	for before := ""; l.more(); {
+		digest, path, ok := strings.Cut(l.next(), "  ")
+		if file := v.files[path]; !ok || !isLowerHex(digest, 2*length) || path <= before || file == nil {
+			l.bad("sum", "malformed, not sorted, or of no file of this volume: %.300q", path)
+		} else {
+			file.sums[which], before = digest, path
+		}
+	}
+	for i := range l.faults {
+		l.faults[i].Code = "volume-sum"
+	}
+	if err := v.rep.judge(l.end()); err != nil {
 		return nil, err
 	}
-	sig, err := parseMinisig(raw)
+	for _, path := range slices.Sorted(maps.Keys(v.files)) {
+		if v.files[path].sums[which] == "" {
+			v.rep.refuse("volume-uncovered", path, "has no line in %s", name)
+		}
+	}
+	name += ".minisig"
+	raw, err := readFile(v.dir, name, maxMinisig, "volume")
 	if err != nil {
-		return nil, refuse("volume-signature", name, "%v", err)
+		return nil, v.rep.judge(err)
 	}
-	for _, k := range v.root.keys {
-		if k.context != "sums" || k.minisign != sig.keyid || !v.root.roles["collector"][k.owner] {
+	sig, err := parseMinisig(string(raw))
+	if err != nil {
+		return nil, v.rep.judge(refuse("volume-signature", name, "%v", err))
+	}
+	for _, k := range v.root.signers("sums") {
+		switch {
+		case k.number != sig.number:
 			continue
-		}
-		if !sig.verify(k, data) {
-			return nil, refuse("volume-signature", name, "the signature of %s does not verify", k.owner)
-		}
-		if m != nil && sig.comment != fmt.Sprintf("sallyport %s shipment %d", m.enclave, m.number) {
-			return nil, refuse("volume-signature", name, "trusted comment %.200q is of another volume", sig.comment)
-		}
-		if len(collectors) > 0 && !collectors[k.owner] {
-			return nil, refuse("volume-signature", name, "is by %s, who did not sign the manifest", k.owner)
-		}
-		return k, nil
-	}
-	return nil, refuse("volume-signature", name, "key %X is no sums key of a collector in root %d", sig.keyid, v.root.version)
-}
-
-// cover takes the digests out of a sums file. Both its lines and the files are sorted, so one pass pairs them.
-func (v *volume) cover(which int, text string) {
-	name, length := sumsFiles[which], [2]int{2 * sha256.Size, 2 * sha512.Size}[which]
-	next, before := 0, ""
-	uncovered := func(until string) {
-		for ; next < len(v.files) && (until == "" || v.files[next].name < until); next++ {
-			v.rep.refuse("volume-uncovered", v.files[next].name, "has no line in %s", name)
+		case !sig.verify(k, data):
+			err = refuse("volume-signature", name, "the signature of %s does not verify", k.owner)
+		case sig.comment != fmt.Sprintf("sallyport %s shipment %d", v.manifest.enclave, v.manifest.number):
+			err = refuse("volume-signature", name, "trusted comment %.200q is of another volume", sig.comment)
+		case !v.by[k.owner]:
+			err = refuse("volume-signature", name, "is by %s, who did not sign the manifest", k.owner)
+		default:
+			return k, nil
 		}
 	}
-	for number := 1; text != ""; number++ {
-		line, rest, ended := strings.Cut(text, "\n")
-		text = rest
-		digest, path, ok := strings.Cut(line, "  ")
-		if !ended || !ok || !isLowerHex(digest, length) || path <= before {
-			v.rep.refuse("volume-sum", name, "line %d is malformed, not sorted or twice: %.300q", number, line)
-			return
-		}
-		before = path
-		if uncovered(path); next < len(v.files) && v.files[next].name == path {
-			v.files[next].sums[which] = digest
-			next++
-		} else {
-			v.rep.refuse("volume-missing", strconv.Quote(path), "stands in %s and is not there", name)
-		}
-	}
-	uncovered("")
-}
-
-// carried holds the files under items against the manifest.
-func (v *volume) carried(m *manifest) {
-	files := map[string]bool{}
-	for _, f := range v.files {
-		if digest, ok := strings.CutPrefix(f.name, "items/"); ok {
-			files[digest[3:]] = true
-			if !m.has(digest[3:]) {
-				v.rep.refuse("volume-extra", f.name, "is no item of the manifest")
-			}
-		}
-	}
-	for i := range m.starts {
-		if digest := m.sha256(i); !files[digest] && (i == 0 || m.sha256(i-1) != digest) {
-			v.rep.refuse("volume-missing", "items/"+digest[:2]+"/"+digest, "item %s is not there", m.item(i).name)
-		}
-	}
+	return nil, v.rep.judge(cmp.Or(err, refuse("volume-signature", name, "key %X is no sums key of a collector in root %d", sig.number, v.root.version)))
 }
 
 // hash reads every file once, several at a time, and compares it with its sums, its name and its size.
-func (v *volume) hash(m *manifest) error {
-	found := make([]*fault, len(v.files))
-	failed := make([]error, len(v.files))
+func (v *volume) hash() error {
+	paths := slices.Sorted(maps.Keys(v.files))
+	found := make([]error, len(paths))
 	next := make(chan int)
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			buffer := make([]byte, 1<<20)
 			for i := range next {
-				if err := v.hashFile(&v.files[i], m, buffer); !errors.As(err, &found[i]) {
-					failed[i] = err
-				}
+				found[i] = v.hashFile(paths[i], buffer)
 			}
 		})
 	}
-	for i := range v.files {
+	for i := range paths {
 		next <- i
 	}
 	close(next)
 	workers.Wait()
-	for _, f := range found {
-		if f != nil {
-			v.rep.add(f)
-		}
+	for i := range found {
+		found[i] = v.rep.judge(found[i])
 	}
-	return errors.Join(failed...)
+	return errors.Join(found...)
 }
 
-func (v *volume) hashFile(f *volumeFile, m *manifest, buffer []byte) error {
-	file, _, err := openFile(v.dir, f.name, "volume")
+func (v *volume) hashFile(name string, buffer []byte) error {
+	f := v.files[name]
+	limit := int64(maxNumber)
+	if name == "README.txt" {
+		limit = maxReadme
+	}
+	file, err := openFile(v.dir, name, limit, "volume")
 	if err != nil {
+		if coded(err, "-type") {
+			return nil // said already
+		}
 		return err
 	}
 	defer file.Close()
@@ -385,28 +315,16 @@ func (v *volume) hashFile(f *volumeFile, m *manifest, buffer []byte) error {
 	if err != nil {
 		return err
 	}
-	var wrong []string
 	digests := [2]string{hex.EncodeToString(short.Sum(nil)), hex.EncodeToString(long.Sum(nil))}
+	if f.sha256 != "" && size != f.size {
+		return refuse("item-size", name, "%d bytes, the manifest says %d", size, f.size)
+	}
+	if f.sha256 != "" && digests[0] != f.sha256 {
+		return refuse("item-digest", name, "its content has SHA-256 %s", digests[0])
+	}
 	for i, want := range f.sums {
 		if want != "" && want != digests[i] {
-			wrong = append(wrong, sumsFiles[i])
-		}
-	}
-	if len(wrong) > 0 {
-		return refuse("volume-sum", f.name, "differs from %s", strings.Join(wrong, " and "))
-	}
-	if !strings.HasPrefix(f.name, "items/") {
-		return nil
-	}
-	name := f.name[len("items/00/"):]
-	if digests[0] != name {
-		return refuse("item-digest", f.name, "its content has SHA-256 %s", digests[0])
-	}
-	if m != nil {
-		for i, _ := m.find(name); i < len(m.starts) && m.sha256(i) == name; i++ {
-			if it := m.item(i); it.size != size {
-				return refuse("item-size", f.name, "%d bytes, the manifest says %d", size, it.size)
-			}
+			return refuse("volume-sum", name, "differs from %s", sumsFiles[i])
 		}
 	}
 	return nil

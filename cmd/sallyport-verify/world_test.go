@@ -117,7 +117,7 @@ func rootBody() []string {
 		}
 	}
 	return append(body, "key statement station "+newKey("station/statement").vkey(), "key checkpoint station "+newKey(originName).vkey(),
-		"key narinfo dev "+strings.Repeat("ab", 32))
+		"key narinfo dev "+strings.Repeat("ab", 32), "role station station")
 }
 
 func rootText(version int, previous string, body []string) string {
