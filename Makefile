@@ -44,7 +44,7 @@ vet:
 	go vet ./...
 	go run $(STATICCHECK) ./...
 
-check: vet test demo test-race ## all that continuous integration does
+check: vet test demo test-race test-peer ## all that continuous integration does
 
 clean:
 	rm -rf build demo-zones
