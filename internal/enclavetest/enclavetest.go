@@ -645,12 +645,10 @@ func (p *Program) Reader(t testing.TB) confine.Options {
 		if p.dir, p.err = os.MkdirTemp("", "sallyport-reader-"); p.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-o", filepath.Join(p.dir, confine.Program), "sallyport/cmd/sallyport-reader").CombinedOutput()
-		if err != nil {
-			p.err = fmt.Errorf("go build: %w: %s", err, out)
+		if p.err = os.Chmod(p.dir, 0o755); p.err != nil {
 			return
 		}
-		if p.err = os.Chmod(p.dir, 0o755); p.err != nil {
+		if p.err = p.build(confine.Program, "sallyport/cmd/sallyport-reader"); p.err != nil {
 			return
 		}
 		c, err := confine.Start(context.Background(), confine.Options{Path: filepath.Join(p.dir, confine.Program)})
@@ -667,6 +665,24 @@ func (p *Program) Reader(t testing.TB) confine.Options {
 		t.Fatal(p.err)
 	}
 	return confine.Options{Path: filepath.Join(p.dir, confine.Program)}
+}
+
+func (p *Program) build(name, pkg string) error {
+	cmd := exec.Command("go", "build", "-o", filepath.Join(p.dir, name), pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w: %s", pkg, err, out)
+	}
+	return nil
+}
+
+// Build builds another program beside the reader, to be started in its place.
+func (p *Program) Build(t testing.TB, name, pkg string) confine.Options {
+	t.Helper()
+	if err := p.build(name, pkg); err != nil {
+		t.Fatal(err)
+	}
+	return confine.Options{Path: filepath.Join(p.dir, name)}
 }
 
 // Remove removes what Reader built.
