@@ -448,17 +448,22 @@ type Out struct {
 	References []string
 }
 
-// Built is a builder's signed statement about a derivation whose output "out" is that.
+// Built is a builder's signed statement about a derivation whose output "out" is that. erin#2 is erin with another key.
 func (e *Enclave) Built(builder string, drv Content, out Out) []byte {
 	e.T.Helper()
 	refs := []any{}
 	for _, r := range slices.Sorted(slices.Values(out.References)) {
 		refs = append(refs, r)
 	}
-	envelope, err := trust.SignStatement(Key(e.T, builder+"/statement"), trust.Statement{Kind: trust.StatementBuilt,
+	person, other, _ := strings.Cut(builder, "#")
+	key := Key(e.T, person+"/statement")
+	if other != "" {
+		key = Key(e.T, person+"/statement#"+other)
+	}
+	envelope, err := trust.SignStatement(key, trust.Statement{Kind: trust.StatementBuilt,
 		Subjects: []trust.Subject{{Name: out.Path, SHA256: trust.Sum(out.Nar)}}, Predicate: map[string]any{
 			"time": trust.FormatDate(Epoch), "zone": e.Zone.Origin(), "derivation": drv.Path(), "derivation-sha256": drv.SHA256.String(),
-			"outputs": map[string]any{"out": map[string]any{"path": out.Path, "size": int64(len(out.Nar)), "references": refs}}, "person": strings.TrimSuffix(builder, "#2"), "system": "x86_64-linux"}})
+			"outputs": map[string]any{"out": map[string]any{"path": out.Path, "size": int64(len(out.Nar)), "references": refs}}, "person": person, "system": "x86_64-linux"}})
 	e.must(err)
 	return envelope
 }
