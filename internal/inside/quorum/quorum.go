@@ -203,7 +203,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 	path, _ := statement.Predicate["derivation"].(string)
 	drv, err := storepath.Parse(path)
 	if err != nil {
-		return nil, nil, trust.Refuse("statement-predicate", StatementFile, "derivation: %v", err)
+		return nil, nil, err // its form was checked when the statement was taken apart
 	}
 	name := drv.Base()
 	view, err := admit.Load(ctx, d.Zone, d.Root, track)
