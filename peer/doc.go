@@ -24,6 +24,7 @@
 //	TestNarHash       nar hashes of random trees, with `guix hash -S nar`, `nix-hash` and `nix-store --dump`
 //	TestClosure       thousands of derivations, whose paths and bytes we compute again
 //	TestBuilds        the cases of vectors/builds, made by guix-daemon and by our sandbox
+//	TestScheme        what guix/scheme reads and prints, with Guile
 //	TestDaemon        guix/daemon drives guix-daemon: additions, a build, queries, deletion
 //	TestDemo          a depot of the demo feeds the real daemon, which builds what our builders built
 //
