@@ -167,7 +167,7 @@ func (c *Child) start(o Options) error {
 			close(copied)
 		}()
 		c.state, _ = c.process.Wait() // without a state, died says that it ended
-		<-copied // nobody else can hold the other end: the whole PID namespace is gone
+		<-copied                      // nobody else can hold the other end: the whole PID namespace is gone
 		errR.Close()
 		close(c.ended)
 	}()
