@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,6 +212,8 @@ type Content struct {
 	trust.Item
 	Data []byte
 	Drv  *derivation.Derivation // of a derivation
+
+	below map[string]*derivation.Derivation // what it stands on
 }
 
 // Path is its store path.
@@ -247,29 +250,38 @@ func (e *Enclave) SourceOf(name string, data []byte) Content {
 func (e *Enclave) Derivation(name string, inputs ...Content) Content {
 	e.T.Helper()
 	d := &derivation.Derivation{System: "x86_64-linux", Builder: "/bin/sh", Outputs: []derivation.Output{{ID: "out"}}, Env: []derivation.Variable{{Name: "name", Value: name}, {Name: "out"}}}
+	return e.Derive(name, d, inputs...)
+}
+
+// Derive is Derivation with all but the inputs given. Of an input, {NAME} in builder and arguments is the path: of a source, or of the output "out".
+func (e *Enclave) Derive(name string, d *derivation.Derivation, inputs ...Content) Content {
+	e.T.Helper()
 	drvs := map[string]*derivation.Derivation{}
-	var add func(c Content)
-	add = func(c Content) {
-		drvs[c.Path()] = c.Drv
-		for _, in := range c.Drv.Inputs {
-			if drvs[in.Path] == nil {
-				e.T.Fatalf("%s: its input %s is not given", c.Name, in.Path)
-			}
-		}
-	}
 	for _, in := range inputs {
+		p := in.Path()
+		if in.Kind == trust.KindDerivation {
+			p = in.Output("out")
+		}
+		_, label, _ := strings.Cut(strings.TrimSuffix(in.Name, ".drv"), "-")
+		d.Builder = strings.ReplaceAll(d.Builder, "{"+label+"}", p)
+		for i := range d.Args {
+			d.Args[i] = strings.ReplaceAll(d.Args[i], "{"+label+"}", p)
+		}
 		if in.Kind == trust.KindSource {
 			d.Sources = append(d.Sources, in.Path())
 			continue
 		}
-		add(in)
+		drvs[in.Path()] = in.Drv
+		maps.Copy(drvs, in.below)
 		d.Inputs = append(d.Inputs, derivation.Input{Path: in.Path(), Outputs: []string{"out"}})
 	}
 	slices.Sort(d.Sources)
 	slices.SortFunc(d.Inputs, func(a, b derivation.Input) int { return strings.Compare(a.Path, b.Path) })
 	lookup := func(p string) (*derivation.Derivation, error) { return drvs[p], nil }
 	e.must(derivation.NewHasher(lookup).Fill(name, d))
-	return e.DerivationOf(name, d)
+	c := e.DerivationOf(name, d)
+	c.below = drvs
+	return c
 }
 
 // DerivationOf makes the item of a derivation as it is, true or not.

@@ -269,6 +269,9 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 		return nil, errors.Join(err, res.Close())
 	}
 	r, err := b.write(ctx, path, d, view, res, out)
+	if err == nil {
+		r.Inputs = len(j.order)
+	}
 	return r, errors.Join(err, res.Close())
 }
 
@@ -387,7 +390,7 @@ func (j *job) close(ctx context.Context, d *derivation.Derivation) error {
 		for _, id := range in.Outputs {
 			i := slices.IndexFunc(below.Outputs, func(o derivation.Output) bool { return o.ID == id })
 			if i < 0 {
-				return trust.Refuse("derivation-invalid", in.Path, "it has no output %q", id)
+				return fmt.Errorf("%s has no output %q", in.Path, id) // the hasher has seen to that
 			}
 			todo = append(todo, below.Outputs[i].Path)
 		}
@@ -420,7 +423,7 @@ func (j *job) close(ctx context.Context, d *derivation.Derivation) error {
 		j.inputs[p] = it
 		j.order = append(j.order, p)
 		if len(j.order) > maxClosure {
-			return trust.Refuse("closure-size", p.Base(), "more than %d inputs", maxClosure)
+			return fmt.Errorf("more than %d inputs", maxClosure)
 		}
 		for _, r := range it.References {
 			todo = append(todo, r.String())
