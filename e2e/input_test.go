@@ -126,8 +126,8 @@ func TestBadVolumes(t *testing.T) {
 			w.craft(3, "volume-crafted", "slip-crafted", goods(it, content))
 		}, "slip-crafted", "volume-crafted"},
 		{"a source under another content's name", refused, []string{"item-path"}, func(w *world) {
-			it, content := source(w.t, "false", narOf(w.t, "true\n"))
-			_, content = source(w.t, "false", narOf(w.t, "fals\n"))
+			it, _ := source(w.t, "false", narOf(w.t, "true\n"))
+			_, content := source(w.t, "false", narOf(w.t, "fals\n"))
 			it.SHA256 = trust.Sum(narOf(w.t, "fals\n"))
 			w.craft(3, "volume-crafted", "slip-crafted", goods(it, content))
 		}, "slip-crafted", "volume-crafted"},

@@ -557,11 +557,8 @@ func admitted(t testing.TB) string {
 	return dir
 }
 
-// everything of a template, and what a test needs that stays inside.
-var (
-	everything = []string{"goods", "outside", "inside", "volume-1", "volume-2", "volume-3", "slip-1.txt", "slip-2.txt", "slip-3.txt"}
-	insideOnly = []string{"inside"}
-)
+// everything of a template.
+var everything = []string{"goods", "outside", "inside", "volume-1", "volume-2", "volume-3", "slip-1.txt", "slip-2.txt", "slip-3.txt"}
 
 // take copies parts of a template.
 func (w *world) take(from string, parts ...string) {
