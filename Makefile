@@ -18,6 +18,7 @@ demo: ## carry sallyport-verify across a gap, then attack the enclave
 
 test: build ## all tests, the long ones included
 	go test ./... -timeout 20m
+	go test ./internal/trust -run Passphrase -long
 
 test-race: build
 	CGO_ENABLED=1 go test -race -short ./... -timeout 30m

@@ -91,7 +91,7 @@ const maxPart = 32 << 10
 // assembly puts a derivation together from the child's lines.
 type assembly struct {
 	d    derivation.Derivation
-	todo []*string
+	waiting []*string
 	part bytes.Buffer
 	left int64 // bytes of text that may still come: no derivation has more than its file
 }
@@ -120,7 +120,7 @@ func (s *assembly) begin(line []byte, size int64) error {
 	s.d.Sources = make([]string, l.Sources)
 	s.d.Args = make([]string, l.Args)
 	s.d.Env = make([]derivation.Variable, l.Env)
-	s.todo = stringsOf(&s.d)
+	s.waiting = stringsOf(&s.d)
 	return nil
 }
 
@@ -130,23 +130,23 @@ func (s *assembly) text(line []byte) error {
 	if err := decode(line, &l); err != nil {
 		return badAnswer("text: %v", err)
 	}
-	if s.left -= int64(len(l.Data)); s.left < 0 || len(s.todo) == 0 || l.More && len(l.Data) == 0 {
+	if s.left -= int64(len(l.Data)); s.left < 0 || len(s.waiting) == 0 || l.More && len(l.Data) == 0 {
 		return badAnswer("text: more than the derivation can have")
 	}
 	s.part.Write(l.Data)
 	if l.More {
 		return nil
 	}
-	*s.todo[0] = s.part.String()
-	s.todo = s.todo[1:]
+	*s.waiting[0] = s.part.String()
+	s.waiting = s.waiting[1:]
 	s.part.Reset()
 	return nil
 }
 
 // end returns the derivation if it prints to the bytes whose digest is sent.
 func (s *assembly) end(sent [sha256.Size]byte) (*derivation.Derivation, error) {
-	if len(s.todo) > 0 || s.part.Len() > 0 {
-		return nil, badAnswer("derivation: %d strings are missing", len(s.todo))
+	if len(s.waiting) > 0 || s.part.Len() > 0 {
+		return nil, badAnswer("derivation: %d strings are missing", len(s.waiting))
 	}
 	if sha256.Sum256(s.d.Bytes()) != sent {
 		return nil, badAnswer("the derivation that it reports is not the one that it was given")
