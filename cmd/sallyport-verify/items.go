@@ -18,7 +18,7 @@ const (
 // items is the sorted item lines of a manifest or an allowlist.
 type items struct {
 	lines []string
-	bytes int64 // sum of the sizes
+	bytes int64 // sum of the sizes, of a manifest
 }
 
 type item struct {
@@ -27,7 +27,7 @@ type item struct {
 }
 
 func parseItem(line string) (item, bool) {
-	f := strings.Split(line, " ")
+	f := strings.SplitN(line, " ", 5)
 	if len(f) != 5 || f[0] != "item" || !isDigest(f[1]) {
 		return item{}, false
 	}
@@ -39,35 +39,34 @@ func (x *items) has(line string) bool { _, ok := slices.BinarySearch(x.lines, li
 
 // readItems reads item lines to the end of l.
 func readItems(l *lines) (x items) {
-	var names []string
+	names := map[string]bool{}
 	var before item
 	last := ""
 	for l.more() {
 		line := l.next()
 		it, ok := parseItem(line)
-		if !ok {
+		if strings.HasPrefix(line, "item ") {
+			next := l.ascending(last, line)
+			if last = line; !next {
+				continue
+			}
+		}
+		switch {
+		case !ok:
 			l.bad("syntax", "%.300q is no item line", line)
-			continue
-		}
-		if len(x.lines) >= maxItems || x.bytes+it.size > maxNumber {
-			l.bad("size", "more than %d items, or %d bytes in all", maxItems, int64(maxNumber))
-			break
-		}
-		if l.ascending(last, line); it.kind != "source" && it.kind != "derivation" && it.kind != "output" {
+		case it.kind != "source" && it.kind != "derivation" && it.kind != "output":
 			l.bad("kind", "kind %.100q is unknown", it.kind)
-		} else if !isStoreName(it.name) || (it.kind == "derivation") != strings.HasSuffix(it.name, ".drv") {
+		case !isStoreName(it.name) || (it.kind == "derivation") != strings.HasSuffix(it.name, ".drv"):
 			l.bad("name", "%.300q is no name for a %.100q", it.name, it.kind)
-		}
-		if it.sha256 == before.sha256 && it.size != before.size {
+		case names[it.name]:
+			l.bad("duplicate-name", "two items are named %.300q", it.name)
+		case it.sha256 == before.sha256 && it.size != before.size:
 			l.bad("item-size", "%s has two sizes", it.sha256)
-		}
-		last, before, names = line, it, append(names, it.name)
-		x.lines, x.bytes = append(x.lines, line), x.bytes+it.size
-	}
-	slices.Sort(names)
-	for i := 1; i < len(names); i++ {
-		if names[i] == names[i-1] && (i == 1 || names[i] != names[i-2]) {
-			l.bad("duplicate-name", "two items are named %.300q", names[i])
+		case len(x.lines) >= maxItems || l.area == "manifest" && x.bytes+it.size > maxNumber:
+			l.bad("size", "more than %d items, or %d bytes in all", maxItems, int64(maxNumber))
+		default:
+			before, names[it.name] = it, true
+			x.lines, x.bytes = append(x.lines, line), x.bytes+it.size
 		}
 	}
 	return x
@@ -100,7 +99,7 @@ func parseAllowlist(text, subject string) (*allowlist, error) {
 		return nil, refuse("allowlist-size", subject, "%d bytes, more than %d", len(text), maxListText)
 	}
 	a := &allowlist{digest: digestOf(text)}
-	l := &lines{area: "allowlist", subject: subject, text: text}
+	l := read("allowlist", subject, text)
 	l.head("sallyport allowlist v1")
 	a.enclave = l.field("enclave", isName)
 	a.track = l.field("track", isName)
@@ -124,7 +123,7 @@ type manifest struct {
 
 func parseManifest(text, subject string) (*manifest, error) {
 	m := &manifest{}
-	l := &lines{area: "manifest", subject: subject, text: text}
+	l := read("manifest", subject, text)
 	l.head("sallyport manifest v1")
 	m.enclave = l.field("enclave", isName)
 	if m.number = l.numberField("shipment", 1); m.number > maxShipment {

@@ -28,14 +28,14 @@ type key struct {
 	number         [8]byte // minisign's, of sums
 }
 
-func parseVKey(s string, alg byte) (*key, bool) {
+func parseVKey(s string) (*key, bool) {
 	name, rest, _ := strings.Cut(s, "+")
 	_, b64, _ := strings.Cut(rest, "+")
 	raw, ok := decode64(b64)
-	if !ok || len(raw) != 33 || raw[0] != alg {
-		return nil, false
+	if !ok || len(raw) != 33 || raw[0] != algEd25519 && raw[0] != algCosignature {
+		return &key{}, false
 	}
-	k := &key{name: name, alg: alg, public: [32]byte(raw[1:])}
+	k := &key{name: name, alg: raw[0], public: [32]byte(raw[1:])}
 	h := sha256.Sum256(slices.Concat([]byte(name+"\n"), raw))
 	k.hash = binary.BigEndian.Uint32(h[:])
 	return k, k.id()+"+"+b64 == s && isSound(k.public) // one spelling, and the hash is that of the key

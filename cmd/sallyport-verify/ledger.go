@@ -46,7 +46,7 @@ func openCheckpoint(dir *os.Root, name string, keys, witnesses []*key) (c checkp
 	if err != nil {
 		return c, err
 	}
-	l := &lines{area: "checkpoint", subject: name, text: n.text}
+	l := read("checkpoint", name, n.text)
 	origin, size, b64 := l.next(), l.next(), l.next()
 	_, ok := originEnclave(origin)
 	number, ok2 := parseNumber(size, maxEntries)
@@ -428,8 +428,8 @@ func verifyLedger(place string, o options, rep *report) error {
 	var checkpoints []*key
 	l := &ledger{under: ".", rep: rep, keys: map[string][]*key{}}
 	for _, s := range o.keys {
-		k, ok := parseVKey(s, algEd25519)
-		if !ok {
+		k, ok := parseVKey(s)
+		if !ok || k.alg != algEd25519 {
 			return usageError(fmt.Sprintf("--key %q is no vkey", s))
 		}
 		if _, ok := originEnclave(k.name); ok {

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -44,7 +45,7 @@ func parseRoot(text, subject string) (*root, error) {
 		return nil, refuse("root-size", subject, "%d bytes, more than %d", len(text), maxRootText)
 	}
 	r := &root{digest: digestOf(text), byPublic: map[[32]byte]*key{}, byID: map[string]*key{}, tracks: map[string]bool{}, roles: map[string]bool{}, thresholds: map[string]int64{}}
-	l := &lines{area: "root", subject: subject, text: text}
+	l := read("root", subject, text)
 	l.head("sallyport root v1")
 	r.enclave = l.field("enclave", isName)
 	r.version = l.numberField("version", 1)
@@ -60,17 +61,19 @@ func parseRoot(text, subject string) (*root, error) {
 			l.bad("size", "more than %d lines", maxRootLines)
 			break
 		}
-		l.ascending(before, line)
+		next := l.ascending(before, line)
 		before = line
 		f := strings.Split(line, " ")
 		switch {
+		case !next:
 		case f[0] == "key" && len(f) == 4:
 			r.addKey(l, f[1], f[2], f[3])
 		case f[0] == "policy" && len(f) == 3 && isName(f[1]) && f[2] != "" && len(f[2]) <= maxPolicy:
 			if policies[f[1]] != "" {
 				l.bad("duplicate", "policy %s stands twice", f[1])
+			} else {
+				policies[f[1]] = f[2]
 			}
-			policies[f[1]] = f[2]
 		case f[0] == "role" && len(f) == 3 && strings.Contains(roles, " "+f[1]+" ") && isName(f[2]):
 			if (f[1] == station) != (f[2] == station) {
 				l.bad("role", "%s has role %s", f[2], f[1])
@@ -83,14 +86,15 @@ func parseRoot(text, subject string) (*root, error) {
 				l.bad("syntax", "%.200q is no threshold", line)
 			} else if _, twice := r.thresholds[f[1]]; twice {
 				l.bad("duplicate", "threshold %s stands twice", f[1])
+			} else {
+				r.thresholds[f[1]] = n
 			}
-			r.thresholds[f[1]] = n
 		default:
 			l.bad("syntax", "%.200q is no line of a root", line)
 		}
 	}
-	if err := l.end(); err != nil {
-		return nil, err
+	if l.dead || slices.ContainsFunc(l.faults, func(f fault) bool { return f.Code == "root-syntax" }) {
+		return nil, l.end() // what is missing may have been said in a line that nobody understands
 	}
 	var ok bool
 	if r.quorum, ok = parseNumber(policies["quorum"], maxQuorum); !ok || r.quorum < 1 {
@@ -134,25 +138,20 @@ func (r *root) addKey(l *lines, context, owner, s string) {
 		if ok = ok64 && len(raw) == 42 && string(raw[:2]) == "Ed" && isSound([32]byte(raw[10:])); ok {
 			k.number, k.public = [8]byte(raw[2:]), [32]byte(raw[10:])
 		}
-	case "witness":
-		k, ok = parseVKey(s, algCosignature)
 	default:
-		k, ok = parseVKey(s, algEd25519)
+		k, ok = parseVKey(s)
 	}
-	if !ok {
-		l.bad("key", "%.200q is malformed, or weak", s)
+	enclave, isOrigin := originEnclave(k.name)
+	if !ok || context == "checkpoint" && !isOrigin {
+		l.bad("key", "%.200q is malformed, weak, or named for no ledger", s)
 		return
 	}
 	k.context, k.owner = context, owner
 	switch {
-	case context == "checkpoint":
-		if enclave, ok := originEnclave(k.name); !ok || enclave != r.enclave || owner != station {
-			l.bad("owner", "key %s of %s belongs to no ledger of %s", quote(k.name), owner, r.enclave)
-		}
-	case owner == station && role != "":
-		l.bad("role", "%s has a key in the context %s", station, context)
-	case k.alg != 0 && k.name != owner+"/"+context:
-		l.bad("owner", "key %s stands on the line of %s/%s", quote(k.name), owner, context)
+	case context == "checkpoint" && (enclave != r.enclave || owner != station), owner == station && role != "", k.alg != 0 && context != "checkpoint" && k.name != owner+"/"+context:
+		l.bad("owner", "key %s stands on a line of %s/%s in the root of %s", quote(k.name), owner, context, r.enclave)
+	case k.alg != 0 && (k.alg == algCosignature) != (context == "witness"):
+		l.bad("key", "%s is a key of another type", k.id())
 	}
 	if r.byPublic[k.public] != nil || k.alg != 0 && r.byID[k.id()] != nil {
 		l.bad("duplicate-key", "the key of %s/%s stands on two lines", owner, context)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -22,31 +23,28 @@ type kind struct {
 	members []form
 }
 
-// form is a member's name and type: s string, n name of a person, enclave or track, h sha256, d date, i number, a array, l array of
-// strings, o object.
-type form struct {
-	name string
-	kind byte
-}
+// form is a member's name and type: s string, n name of a person, enclave, track or zone's kind, h sha256, d date, z a ledger's origin,
+// p store path, i number, o object, r reason; [] and {} are arrays and objects of what stands behind.
+type form struct{ name, kind string }
 
 // always is what every predicate has.
-var always = []form{{"time", 'd'}, {"zone", 's'}}
+var always = []form{{"time", "d"}, {"zone", "z"}}
 
 var kinds = map[string]kind{
-	"created":   {station, []form{{"enclave", 'n'}, {"kind", 's'}}},
-	"root":      {station, []form{{"version", 'i'}}},
-	"collected": {station, []form{{"bytes", 'i'}, {"items", 'i'}, {"request", 'h'}}},
-	"inspected": {station, []form{{"bytes", 'i'}, {"confinement", 'o'}, {"files", 'i'}, {"findings", 'o'}}},
-	"shipped":   {station, []form{{"bytes", 'i'}, {"items", 'i'}, {"shipment", 'i'}}},
-	"imported":  {"importer", []form{{"bytes", 'i'}, {"items", 'i'}, {"person", 'n'}, {"shipment", 'i'}}},
-	"refused":   {station, []form{{"reasons", 'a'}, {"stage", 's'}, {"total", 'i'}}},
-	"approved":  {station, []form{{"person", 'n'}, {"signature", 's'}, {"track", 'n'}, {"version", 'i'}}},
-	"rejected":  {station, []form{{"date", 'd'}, {"person", 'n'}, {"reason", 's'}, {"shipment", 'i'}, {"signature", 's'}}},
-	"allowed":   {station, []form{{"persons", 'l'}, {"track", 'n'}, {"version", 'i'}}},
-	"signed":    {station, []form{{"track", 'n'}}},
-	"built":     {"builder", []form{{"derivation", 's'}, {"derivation-sha256", 'h'}, {"outputs", 'o'}, {"person", 'n'}, {"system", 's'}}},
-	"agreed":    {station, []form{{"builders", 'l'}, {"derivation", 's'}}},
-	"disagreed": {station, []form{{"builders", 'o'}}},
+	"created":   {station, []form{{"enclave", "n"}, {"kind", "n"}}},
+	"root":      {station, []form{{"version", "i"}}},
+	"collected": {station, []form{{"bytes", "i"}, {"items", "i"}, {"request", "h"}}},
+	"inspected": {station, []form{{"bytes", "i"}, {"confinement", "o"}, {"files", "i"}, {"findings", "{}i"}}},
+	"shipped":   {station, []form{{"bytes", "i"}, {"items", "i"}, {"shipment", "i"}}},
+	"imported":  {"importer", []form{{"bytes", "i"}, {"items", "i"}, {"person", "n"}, {"shipment", "i"}}},
+	"refused":   {station, []form{{"reasons", "[]r"}, {"stage", "s"}, {"total", "i"}}},
+	"approved":  {station, []form{{"person", "n"}, {"signature", "s"}, {"track", "n"}, {"version", "i"}}},
+	"rejected":  {station, []form{{"date", "d"}, {"person", "n"}, {"reason", "s"}, {"shipment", "i"}, {"signature", "s"}}},
+	"allowed":   {station, []form{{"persons", "[]s"}, {"track", "n"}, {"version", "i"}}},
+	"signed":    {station, []form{{"track", "n"}}},
+	"built":     {"builder", []form{{"derivation", "p"}, {"derivation-sha256", "h"}, {"outputs", "{}o"}, {"person", "n"}, {"system", "s"}}},
+	"agreed":    {station, []form{{"builders", "[]s"}, {"derivation", "p"}}},
+	"disagreed": {station, []form{{"builders", "{}[]s"}}},
 }
 
 // statement is one entry of a ledger, well formed but not yet believed.
@@ -100,12 +98,13 @@ func unquote(json string) string {
 	return json
 }
 
-func (f form) fits(json string) bool {
+// fits tells whether a value is of a type.
+func fits(json, kind string) bool {
 	if json == "" {
 		return false
 	}
 	c := json[0]
-	switch f.kind {
+	switch kind[0] {
 	case 's':
 		return c == '"'
 	case 'n':
@@ -114,14 +113,19 @@ func (f form) fits(json string) bool {
 		return isDigest(unquote(json))
 	case 'd':
 		return isDate(unquote(json))
+	case 'z':
+		_, ok := originEnclave(unquote(json))
+		return ok
+	case 'p':
+		base, ok := strings.CutPrefix(unquote(json), "/gnu/store/")
+		return ok && isStoreName(base)
 	case 'i':
 		return c >= '0' && c <= '9'
-	case 'a':
-		return c == '['
-	case 'l':
-		return c == '[' && !slices.ContainsFunc(jsonList(json), func(m member) bool { return m.json[0] != '"' })
+	case 'r':
+		m := jsonList(json)
+		return c == '{' && len(m) == 2 && m[0].name == "code" && m[1].name == "subject" && fits(m[0].json, "s") && fits(m[1].json, "s")
 	}
-	return c == '{'
+	return c == kind[0] && !slices.ContainsFunc(jsonList(json), func(m member) bool { return !fits(m.json, kind[2:]) }) || kind == "o" && c == '{'
 }
 
 // checkEntry judges what can be judged of an entry without those before it. It returns the statement unless its form is wrong, and the
@@ -140,7 +144,7 @@ func checkEntry(leaf string, keys map[string][]*key, origin string) (*statement,
 	}
 	for _, forms := range [][]form{always, k.members} {
 		for _, f := range forms {
-			if !f.fits(get(st.predicate, f.name)) {
+			if !fits(get(st.predicate, f.name), f.kind) {
 				return nil, nil, refuse("statement-predicate", "", "member %q is missing or of another type", f.name)
 			}
 		}
@@ -183,32 +187,19 @@ func (st *statement) more() error {
 		paths := map[string]bool{}
 		for _, o := range jsonList(get(st.predicate, "outputs")) {
 			f := jsonList(o.json)
-			var before string
-			ok := len(f) == 3 && f[0].name == "path" && f[1].name == "references" && form{"", 'l'}.fits(f[1].json) && f[2].name == "size" && form{"", 'i'}.fits(f[2].json)
-			if ok {
-				for _, r := range jsonList(f[1].json) {
-					ref := unquote(r.json)
-					ok, before = ok && before < ref && isStorePath(ref), ref
-				}
-			}
-			if path := ""; !ok || paths[path] {
+			if len(f) != 3 || f[0].name != "path" || f[1].name != "references" || f[2].name != "size" || !fits(f[0].json, "p") || !fits(f[1].json, "[]p") || !fits(f[2].json, "i") {
 				return fmt.Errorf("output %.50q is not path, references and size", o.name)
-			} else if path = unquote(f[0].json); paths[path] || !isStorePath(path) {
-				return fmt.Errorf("output %.50q has no store path of its own", o.name)
-			} else {
-				paths[path] = true
 			}
+			if refs := jsonList(f[1].json); !slices.IsSortedFunc(refs, func(a, b member) int { return cmp.Or(strings.Compare(a.json, b.json), 1) }) || paths[unquote(f[0].json)] {
+				return fmt.Errorf("output %.50q has references not sorted or twice, or the path of another", o.name)
+			}
+			paths[unquote(f[0].json)] = true
 		}
 		if len(paths) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !paths[s.name] }) {
 			return fmt.Errorf("the subjects are not the outputs")
 		}
 	}
 	return nil
-}
-
-func isStorePath(s string) bool {
-	base, ok := strings.CutPrefix(s, "/gnu/store/")
-	return ok && isStoreName(base)
 }
 
 // parse reads a DSSE envelope and the statement in it. Only the canonical bytes of each pass: the scanner accepts nothing that would be
@@ -242,8 +233,8 @@ func (st *statement) parsePayload() error {
 		s.literal(`,"digest":{"sha256":`)
 		sub.digest = s.str()
 		s.literal(`}}`)
-		if n := len(st.subjects); sub.name == "" || n > 0 && st.subjects[n-1].name >= sub.name || !isDigest(sub.digest) {
-			s.fail("a subject without name or sha256, not sorted, or twice")
+		if n := len(st.subjects); n > 0 && st.subjects[n-1].name >= sub.name || !isDigest(sub.digest) {
+			s.fail("a subject without sha256, not sorted, or twice")
 		}
 		st.subjects = append(st.subjects, sub)
 	}
@@ -258,8 +249,9 @@ func (st *statement) parsePayload() error {
 	}
 	s.value(1, &st.predicate)
 	s.literal(`}`)
-	if name, ok := strings.CutPrefix(st.kind, "urn:sallyport:statement:"); ok && strings.HasSuffix(name, ":1") {
-		st.kind = strings.TrimSuffix(name, ":1")
+	name, ok := strings.CutPrefix(st.kind, "urn:sallyport:statement:")
+	if st.kind, _ = strings.CutSuffix(name, ":1"); !ok || st.kind == name {
+		s.fail("predicate type %.100q", name)
 	}
 	return s.end("payload")
 }

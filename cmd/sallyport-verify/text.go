@@ -89,6 +89,27 @@ type lines struct {
 	faults              faults
 }
 
+func read(area, subject, text string) *lines {
+	l := &lines{area: area, subject: subject, text: text}
+	if err := checkText(area, subject, text); err != nil {
+		l.faults, l.dead = err.(faults), true
+	}
+	return l
+}
+
+// checkText refuses what is no text.
+func checkText(area, subject, text string) error {
+	if !strings.HasSuffix(text, "\n") || strings.HasPrefix(text, "\n") || strings.Contains(text, "\n\n") {
+		return refuse(area+"-syntax", subject, "an empty line, or no line feed at the end")
+	}
+	for i := range len(text) {
+		if c := text[i]; c != '\n' && (c < 0x20 || c > 0x7e) {
+			return refuse(area+"-syntax", subject, "byte %d is 0x%02x, not printable ASCII", i, c)
+		}
+	}
+	return nil
+}
+
 func (l *lines) more() bool { return !l.dead && l.pos < len(l.text) }
 
 // bad refuses the line last read.
@@ -109,10 +130,11 @@ func (l *lines) next() string {
 		return ""
 	}
 	line, _, ok := strings.Cut(l.text[l.pos:], "\n")
-	if l.pos += len(line) + 1; !ok || line == "" || !isPrintable(line) {
-		l.fail("%.200q is empty, not printable ASCII, or has no line feed", line)
+	if !ok {
+		l.fail("fewer lines than the document has")
 		return ""
 	}
+	l.pos += len(line) + 1
 	return line
 }
 
@@ -142,13 +164,14 @@ func (l *lines) numberField(name string, least int64) (n int64) {
 	return n
 }
 
-// ascending refuses a line that stands behind an equal or greater one.
-func (l *lines) ascending(before, line string) {
-	if line == before {
-		l.bad("duplicate", "%.200q stands twice", line)
-	} else if line < before {
+// ascending refuses a line that stands behind a greater one, or twice; then it is not looked at again.
+func (l *lines) ascending(before, line string) bool {
+	if line < before {
 		l.bad("unsorted", "%.200q stands behind a greater line", line)
+	} else if line == before {
+		l.bad("duplicate", "%.200q stands twice", line)
 	}
+	return line != before
 }
 
 // end returns all that is wrong, a rest that nobody read included.
@@ -180,26 +203,22 @@ func parseNote(data []byte, area, subject string) (*note, error) {
 	bad := func(format string, args ...any) (*note, error) {
 		return nil, refuse(area+"-note", subject, format, args...)
 	}
-	if !utf8.Valid(data) {
-		return bad("is not UTF-8")
-	}
-	for i, c := range data {
-		if c < 0x20 && c != '\n' {
-			return bad("control character 0x%02x at byte %d", c, i)
-		}
-	}
 	split := bytes.LastIndex(data, []byte("\n\n"))
 	if split < 0 || len(data)-split-2 > maxSigLines {
 		return bad("has no empty line, or more than %d bytes behind it", maxSigLines)
 	}
 	n, rest := &note{text: string(data[:split+1])}, string(data[split+2:])
+	if err := checkText(area, subject, n.text); err != nil {
+		return nil, err
+	}
 	for rest != "" {
 		line, after, ended := strings.Cut(rest, "\n")
 		rest = after
 		signed, dash := strings.CutPrefix(line, "— ")
 		name, b64, _ := strings.Cut(signed, " ")
 		raw, ok := decode64(b64)
-		if !ended || !dash || !ok || len(raw) < 5 || name == "" || strings.Contains(name, "+") || strings.ContainsFunc(name, unicode.IsSpace) {
+		if !ended || !dash || !ok || len(raw) < 5 || name == "" || !utf8.ValidString(name) || strings.Contains(name, "+") ||
+			strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || unicode.IsSpace(r) }) {
 			return bad("malformed signature line %.200q", line)
 		}
 		n.sigs = append(n.sigs, signature{name, line, binary.BigEndian.Uint32(raw), raw[4:], nil})

@@ -324,7 +324,7 @@ func TestEnclaveFaults(t *testing.T) {
 		{name: "root without a track's threshold", codes: "root-threshold-missing", before: rebody("threshold allowlist/dev 2", "")},
 		{name: "root with a key twice", codes: "root-duplicate-key", before: rebody("key narinfo dev "+strings.Repeat("ab", 32), "key narinfo dev "+fmt.Sprintf("%x", newKey("olga/root").public()))},
 		{name: "root with a role unknown", codes: "root-syntax", before: rebody("role officer olga", "role owner olga")},
-		{name: "root with a key misnamed", codes: "root-owner", before: rebody("key root olga", "key root otto")},
+		{name: "root with a key misnamed", codes: "root-owner root-threshold-range", before: rebody("key root olga", "key root otto")},
 		{name: "root 2", before: second(same, "olga/root", "otto/root")},
 		{name: "root 2 under threshold", codes: "root-missing root-threshold", before: second(same, "olga/root")},
 		{name: "root chain broken: previous", codes: "root-missing root-previous", before: second(func(s string) string {
@@ -512,7 +512,7 @@ func TestHostileFiles(t *testing.T) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

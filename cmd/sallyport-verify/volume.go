@@ -62,7 +62,7 @@ type slip struct {
 }
 
 func parseSlip(text string) (s slip, err error) {
-	l := &lines{area: "slip", subject: "slip", text: text}
+	l := read("slip", "slip", text)
 	l.head("sallyport slip v1")
 	s.enclave = l.field("enclave", isName)
 	if s.number = l.numberField("shipment", 1); s.number > maxShipment {
@@ -221,27 +221,27 @@ func (v *volume) walk(dir string) error {
 // sums reads a sums file and its signature, and returns whose it is.
 func (v *volume) sums(which int, name string) (*key, error) {
 	length := [2]int{sha256.Size, sha512.Size}[which]
-	data, err := readFile(v.dir, name, int64(len(v.files)*(2*length+len("  items/00/\n")+2*sha256.Size)), "volume")
+	data, err := readFile(v.dir, name, int64(len(v.files)*(2*length+len("  items/00/\n")+2*sha256.Size)+maxReadme), "volume")
 	if err != nil {
 		return nil, v.rep.judge(err)
 	}
-	l := &lines{area: "volume", subject: name, text: string(data)}
-	for before := ""; l.more(); {
-		digest, path, ok := strings.Cut(l.next(), "  ")
-		if file := v.files[path]; !ok || !isLowerHex(digest, 2*length) || path <= before || file == nil {
-			l.bad("sum", "malformed, not sorted, or of no file of this volume: %.300q", path)
-		} else {
+	before, readable := "", true
+	for line := range strings.Lines(string(data)) {
+		digest, path, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+		if readable = strings.HasSuffix(line, "\n") && path != "" && isLowerHex(digest, 2*length); !readable {
+			v.rep.refuse("volume-sum", name, "%.400q is no digest and path; the rest was not read", line)
+			break
+		}
+		file := v.files[path]
+		if file == nil || path <= before {
+			v.rep.refuse("volume-sum", name, "%.300q is not sorted, or no file of this volume", path)
+		}
+		if file != nil {
 			file.sums[which], before = digest, path
 		}
 	}
-	for i := range l.faults {
-		l.faults[i].Code = "volume-sum"
-	}
-	if err := v.rep.judge(l.end()); err != nil {
-		return nil, err
-	}
 	for _, path := range slices.Sorted(maps.Keys(v.files)) {
-		if v.files[path].sums[which] == "" {
+		if readable && v.files[path].sums[which] == "" {
 			v.rep.refuse("volume-uncovered", path, "has no line in %s", name)
 		}
 	}

@@ -65,7 +65,7 @@ func TestVolume(t *testing.T) {
 		{name: "item of another size than the manifest says", codes: "item-size", change: remake(replace(" 10 source", " 11 source"), "carl/manifest")},
 		{name: "extra file", codes: "volume-extra", change: func(f map[string][]byte) { f["autorun.inf"] = nil }},
 		{name: "extra file among items", codes: "volume-extra", change: func(f map[string][]byte) { f[patch+".txt"] = nil }},
-		{name: "item no manifest names", codes: "volume-extra volume-size", change: func(f map[string][]byte) {
+		{name: "item no manifest names", codes: "volume-extra volume-sum", change: func(f map[string][]byte) {
 			f["items/ba/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"] = []byte("abc")
 			signVolume(f, "carl/sums", right)
 		}},
@@ -80,12 +80,12 @@ func TestVolume(t *testing.T) {
 		{name: "manifest missing", codes: "volume-missing", change: func(f map[string][]byte) { delete(f, "manifest") }},
 		{name: "sums do not cover the manifest", codes: "volume-uncovered", change: without("SHA256SUMS", "manifest")},
 		{name: "sums do not cover an item", codes: "volume-uncovered", change: without("SHA512SUMS", patch)},
-		{name: "sums not sorted", codes: "volume-sum volume-uncovered", change: func(f map[string][]byte) {
+		{name: "sums not sorted", codes: "volume-sum", change: func(f map[string][]byte) {
 			l := strings.SplitAfter(string(f["SHA256SUMS"]), "\n")
 			f["SHA256SUMS"] = []byte(l[1] + l[0] + strings.Join(l[2:], ""))
 			resign(f, "carl/sums", right)
 		}},
-		{name: "sums in binary mode", codes: "volume-sum volume-uncovered", change: func(f map[string][]byte) {
+		{name: "sums in binary mode", codes: "volume-sum", change: func(f map[string][]byte) {
 			f["SHA256SUMS"] = bytes.Replace(f["SHA256SUMS"], []byte("  "), []byte(" *"), 1)
 			resign(f, "carl/sums", right)
 		}},
@@ -121,7 +121,7 @@ func TestVolume(t *testing.T) {
 		{name: "manifest with a name twice", codes: "manifest-duplicate-name", change: remake(replace("1123456789abcdfghijklmnpqrsvwxyz-patch", "0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.tar.gz"), "carl/manifest")},
 		{name: "manifest with a name that climbs", codes: "manifest-name", change: remake(replace("-patch", "-../patch"), "carl/manifest")},
 		{name: "manifest with recent numbers out of order", codes: "manifest-recent", change: remake(replace("item ", "recent 5 2026-01-01T00:00:00Z\nitem "), "carl/manifest")},
-		{name: "manifest with a control character", codes: "manifest-note", change: remake(replace("-patch", "-pat\tch"), "carl/manifest")},
+		{name: "manifest with a control character", codes: "manifest-syntax", change: remake(replace("-patch", "-pat\tch"), "carl/manifest")},
 		{name: "empty directory", codes: "volume-extra", dir: func(dir string) error { return os.Mkdir(filepath.Join(dir, "items/00"), 0o755) }},
 		{name: "directory too many", codes: "volume-extra", dir: func(dir string) error { return os.Mkdir(filepath.Join(dir, "lost+found"), 0o755) }},
 		{name: "link", codes: "volume-type", dir: func(dir string) error {
