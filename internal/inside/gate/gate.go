@@ -99,21 +99,13 @@ func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*
 	if j.reader != nil {
 		j.reader.Close()
 	}
-	var late *store.UnpublishedError
-	if err == nil || errors.As(err, &late) {
-		// In the second case, too, it is quarantined: only the telling failed, and the next opening makes up for that.
-		if e := j.pending.Done(); e != nil || err != nil {
-			return nil, errors.Join(err, e)
-		}
-		return q, nil
+	// Nothing of a volume that was not let in stays.
+	left := j.pending.End(ctx, err)
+	if err == nil {
+		return q, left
 	}
 	subject := trust.Subject{Name: fmt.Sprintf("shipment %d", slip.Number), SHA256: slip.Manifest}
-	err = g.Zone.Refused(ctx, "gate", subject, err)
-	if j.pending != nil {
-		// Nothing of a volume that was not let in stays.
-		err = errors.Join(err, j.pending.Drop(ctx))
-	}
-	return nil, err
+	return nil, errors.Join(g.Zone.Refused(ctx, "gate", subject, err), left)
 }
 
 // stage names the lock and the note of pending blobs.

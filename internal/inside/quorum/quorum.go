@@ -266,11 +266,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 			err = d.commit(ctx, s, drv, mine, envelope, view)
 		}
 	}
-	var late *store.UnpublishedError
-	if err == nil || errors.As(err, &late) {
-		return s, in.Done(), err
-	}
-	return nil, in.Drop(ctx), err
+	return s, in.End(ctx, err), err
 }
 
 // take stores the outputs, each read by the confined reader on its way.

@@ -347,11 +347,7 @@ func (d *Desk) commit(ctx context.Context, c *dossier, p *proposal, person, line
 	if err == nil {
 		err = d.Zone.Commit(ctx, func(tx *store.Tx) error { return d.write(ctx, tx, c, p, person, line, note, out) })
 	}
-	var late *store.UnpublishedError
-	if err == nil || errors.As(err, &late) {
-		return errors.Join(err, in.Done())
-	}
-	return errors.Join(err, in.Drop(ctx))
+	return errors.Join(err, in.End(ctx, err))
 }
 
 func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal, person, line string, note []byte, out *Outcome) error {

@@ -102,18 +102,11 @@ func (c *Collector) Collect(ctx context.Context, req *Request, base string) (*Co
 	if w.reader != nil {
 		w.reader.Close()
 	}
-	var late *store.UnpublishedError
-	if err == nil || errors.As(err, &late) {
-		if e := w.pending.Done(); e != nil || err != nil {
-			return nil, errors.Join(err, e)
-		}
-		return w.out, nil
+	left := w.pending.End(ctx, err)
+	if err == nil {
+		return w.out, left
 	}
-	err = c.Zone.Refused(ctx, stage, trust.Subject{Name: "request", SHA256: req.digest}, err)
-	if w.pending != nil {
-		err = errors.Join(err, w.pending.Drop(ctx))
-	}
-	return nil, err
+	return nil, errors.Join(c.Zone.Refused(ctx, stage, trust.Subject{Name: "request", SHA256: req.digest}, err), left)
 }
 
 func (w *work) run(ctx context.Context, req *Request, base string) error {

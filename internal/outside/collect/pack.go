@@ -160,7 +160,7 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 		return nil, nil, err
 	}
 	if _, err := c.Zone.CAS.PutBytes(file); err != nil {
-		return nil, nil, errors.Join(err, in.Drop(ctx))
+		return nil, nil, errors.Join(err, in.End(ctx, err))
 	}
 	err = c.Zone.Commit(ctx, func(tx *store.Tx) error {
 		if err := tx.Statement(trust.StatementShipped, []trust.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: digest}}, map[string]any{
@@ -178,9 +178,5 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 		}
 		return nil
 	})
-	var late *store.UnpublishedError
-	if err == nil || errors.As(err, &late) {
-		return m, file, errors.Join(err, in.Done())
-	}
-	return nil, nil, errors.Join(err, in.Drop(ctx))
+	return m, file, errors.Join(err, in.End(ctx, err))
 }

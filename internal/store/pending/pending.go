@@ -5,11 +5,10 @@
 //
 //	in, err := pending.Begin(ctx, zone, "import", digests)
 //	... zone.CAS.Put, zone.Commit ...
-//	err = in.Done()          // the rows are there
-//	err = in.Drop(ctx)       // or: it was refused, what no row refers to is removed
+//	left := in.End(ctx, err) // err of what was done in between: nil, and the note is struck; else what no row refers to is removed
 //
 // The note is the file ZONE/pending/STAGE: a title, then one digest a line. It is durable before the first blob is stored. If a run is killed, the next
-// run's Begin, or [Settle], removes what the note lists and no row refers to. A crash after the rows and before Done costs nothing: all is referred to.
+// run's Begin, or [Settle], removes what the note lists and no row refers to. A crash after the rows and before End costs nothing: all is referred to.
 //
 // # Races
 //
@@ -86,11 +85,18 @@ func (in *Intake) write(digests []trust.Digest) error {
 	return durable.WriteAll(durable.OS{}, filepath.Join(in.z.Dir, "tmp"), file)
 }
 
-// Done strikes the note: the rows that refer to the blobs are committed.
-func (in *Intake) Done() error { return strike(in.z, in.stage) }
-
-// Drop removes what was noted and no row refers to.
-func (in *Intake) Drop(ctx context.Context) error { return Settle(ctx, in.z, in.stage) }
+// End ends the intake after what was done, with this error or none: it strikes the note if the rows are committed, else it removes what was noted and no row
+// refers to. Its error says what could not be cleaned up. A nil Intake has nothing to end.
+func (in *Intake) End(ctx context.Context, done error) error {
+	var late *store.UnpublishedError
+	switch {
+	case in == nil:
+		return nil
+	case done == nil || errors.As(done, &late): // committed, in the second case, too: only the telling failed
+		return strike(in.z, in.stage)
+	}
+	return Settle(ctx, in.z, in.stage)
+}
 
 // Settle removes what a run of the stage noted and no row refers to. Where there is no note it does nothing.
 func Settle(ctx context.Context, z *store.Zone, stage string) error {

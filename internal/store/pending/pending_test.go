@@ -2,6 +2,8 @@ package pending_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"sallyport/internal/enclavetest"
+	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 )
@@ -38,12 +41,13 @@ func has(t *testing.T, e *enclavetest.Enclave, blobs ...string) {
 func TestDoneAndDrop(t *testing.T) {
 	e := enclavetest.New(t)
 	put(e, "before")
+	refused := errors.New("refused")
 	in, err := pending.Begin(t.Context(), e.Zone, "import", digests("a", "b"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	put(e, "a", "b")
-	if err := in.Done(); err != nil || e.Notes() != nil {
+	if err := in.End(t.Context(), nil); err != nil || e.Notes() != nil {
 		t.Errorf("%v, %v", err, e.Notes())
 	}
 	has(t, e, "before", "a", "b")
@@ -56,12 +60,22 @@ func TestDoneAndDrop(t *testing.T) {
 	put(e, "c", "d")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // who was told to stop still cleans up
-	if err := in.Drop(ctx); err != nil || e.Notes() != nil {
+	if err := in.End(ctx, refused); err != nil || e.Notes() != nil {
 		t.Errorf("%v, %v", err, e.Notes())
 	}
 	has(t, e, "before", "a", "b")
 	// Twice changes nothing.
-	if err := in.Drop(t.Context()); err != nil {
+	if err := in.End(t.Context(), refused); err != nil {
+		t.Error(err)
+	}
+	// What is committed and not published yet is committed.
+	if in, err = pending.Begin(t.Context(), e.Zone, "import", digests("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := in.End(t.Context(), fmt.Errorf("import: %w", &store.UnpublishedError{Size: 1, Err: refused})); err != nil || e.Notes() != nil {
+		t.Errorf("%v, %v", err, e.Notes())
+	}
+	if err := (*pending.Intake)(nil).End(t.Context(), refused); err != nil {
 		t.Error(err)
 	}
 	if err := pending.Settle(t.Context(), e.Zone, "never-began"); err != nil {
@@ -107,7 +121,7 @@ func TestKilled(t *testing.T) {
 	if n := e.Notes(); !slices.Equal(n, []string{"import", "quorum"}) {
 		t.Errorf("notes %v", n)
 	}
-	if err := in.Done(); err != nil {
+	if err := in.End(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 	// What both had noted goes with the last of them.
