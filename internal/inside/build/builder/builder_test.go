@@ -91,14 +91,17 @@ func newDepot(t *testing.T) *depot {
 }
 
 func (d *depot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	p := r.URL.Path
+	d.mu.Lock()
 	d.asked = append(d.asked, p)
-	if h := d.bend[p]; h != nil {
+	h := d.bend[p]
+	d.mu.Unlock()
+	if h != nil {
 		h(w, r)
 		return
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	_, base, _ := strings.Cut(strings.TrimPrefix(p, "/sallyport"), "/")
 	kind, name, _ := strings.Cut(base, "/")
 	var body []byte
@@ -129,6 +132,13 @@ func (d *depot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Write(body)
+}
+
+// bendTo has one path answered by h, and all others honestly.
+func (d *depot) bendTo(path string, h http.HandlerFunc) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.bend = map[string]http.HandlerFunc{path: h}
 }
 
 // allow puts items on the list and into the depot.
@@ -234,7 +244,9 @@ func TestBuild(t *testing.T) {
 	if _, err := b.Build(t.Context(), drv.Name, r.Dir); err == nil || !strings.Contains(err.Error(), "never overwritten") {
 		t.Error(err)
 	}
+	d.mu.Lock()
 	d.asked = nil
+	d.mu.Unlock()
 	if _, err := run(t, b, drv.Name); err != nil {
 		t.Error(err)
 	}
@@ -373,7 +385,7 @@ func TestLyingDepot(t *testing.T) {
 			if path == "evidence" {
 				path = "/sallyport/evidence/" + deep.Name
 			}
-			d.bend = map[string]http.HandlerFunc{path: tt.answer(d)}
+			d.bendTo(path, tt.answer(d))
 			_, err := run(t, b, drv.Name)
 			if tt.code != "" {
 				suite.Want(t, err, tt.code)
@@ -382,7 +394,7 @@ func TestLyingDepot(t *testing.T) {
 			}
 		})
 	}
-	d.bend = nil
+	d.bendTo("", nil)
 	if _, err := run(t, b, drv.Name); err != nil {
 		t.Errorf("an honest depot: %v", err)
 	}
@@ -463,14 +475,14 @@ func TestStall(t *testing.T) {
 	b.depot.stall = 50 * time.Millisecond
 	release := make(chan struct{})
 	defer close(release)
-	d.bend["/sallyport/root/1"] = func(w http.ResponseWriter, r *http.Request) {
+	d.bendTo("/sallyport/root/1", func(w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("s"))
 		w.(http.Flusher).Flush()
 		select {
 		case <-release:
 		case <-r.Context().Done():
 		}
-	}
+	})
 	if _, err := b.view(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing came for") {
 		t.Error(err)
 	}
