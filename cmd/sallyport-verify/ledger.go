@@ -197,47 +197,18 @@ func (l *ledger) push(k int, node hash) error {
 	return cmp.Or(l.rep.judge(l.tile(k+1, l.done[k]-1, full)), l.push(k+1, merkle(full)))
 }
 
-// published is a file of a tile or a bundle: the whole one, or one of a smaller width.
-type published struct {
-	name  string
-	width int
-	data  []byte
-}
-
-// read returns the files of a tile or bundle, the one first that goes at least to the width that the checkpoint needs. The whole one
-// may be there already when the ledger has grown.
-func (l *ledger) read(level string, index int64, width int, limit int64) (files []published, err error) {
-	name := tilePath(level, index)
-	parts, err := listDir(l.dir, path.Join(l.under, name+".p"), tileWidth, "ledger")
-	if err != nil {
-		return nil, err
-	}
-	add := func(name string, width int) error {
-		data, err := readFile(l.dir, path.Join(l.under, name), limit, "ledger")
-		if err == nil {
-			files = append(files, published{name, width, data})
-		}
-		return err
-	}
-	for _, f := range parts {
-		w, ok := parseNumber(f.Name(), tileWidth-1)
-		if !ok || w == 0 {
-			return nil, refuse("ledger-extra", name+".p", "%.100q is no width", f.Name())
-		}
-		if err := add(name+".p/"+f.Name(), int(w)); err != nil {
-			return nil, err
+// read returns a published tile or bundle, and its width: the one that the checkpoint needs, or the whole one, which may be there already
+// when the ledger has grown.
+func (l *ledger) read(level string, index int64, width int, limit int64) (name string, data []byte, have int, err error) {
+	whole := tilePath(level, index)
+	if width < tileWidth {
+		name = fmt.Sprintf("%s.p/%d", whole, width)
+		if data, err = readFile(l.dir, path.Join(l.under, name), limit, "ledger"); !coded(err, "-missing") {
+			return name, data, width, err
 		}
 	}
-	if err := add(name, tileWidth); err != nil && !coded(err, "-missing") {
-		return nil, err
-	}
-	for i, f := range files {
-		if f.width >= width {
-			files[0], files[i] = f, files[0]
-			return files, nil
-		}
-	}
-	return nil, refuse("ledger-missing", name, "is there neither whole nor with %d", width)
+	data, err = readFile(l.dir, path.Join(l.under, whole), limit, "ledger")
+	return whole, data, tileWidth, err
 }
 
 // tilePath is where a tile or bundle lies: LEVEL/x001/x234/067.
@@ -249,27 +220,23 @@ func tilePath(level string, index int64) string {
 	return "tile/" + level + "/" + p
 }
 
-// tile compares what is published of a tile with its hashes as they were computed from the entries, all widths of it: one that differs
-// is the trace of another tree.
+// tile compares a published tile with its hashes as they were computed from the entries.
 func (l *ledger) tile(level int, index int64, want []hash) error {
-	files, err := l.read(strconv.Itoa(level), index, len(want), maxTile)
+	name, data, have, err := l.read(strconv.Itoa(level), index, len(want), maxTile)
 	if err != nil {
 		return err
 	}
+	if len(data) != have*sha256.Size {
+		return refuse("ledger-tile", name, "%d bytes, not %d hashes", len(data), have)
+	}
 	var all faults
-	for _, f := range files {
-		if len(f.data) != f.width*sha256.Size {
-			all = append(all, fault{"ledger-tile", f.name, fmt.Sprintf("%d bytes, not %d hashes", len(f.data), f.width)})
+	for j := range want {
+		if got := hash(data[j*sha256.Size:]); got == want[j] {
 			continue
-		}
-		for j := range min(f.width, len(want)) {
-			if got := hash(f.data[j*sha256.Size:]); got == want[j] {
-				continue
-			} else if level == 0 {
-				all = append(all, fault{"ledger-entry", fmt.Sprintf("entry %d", index*tileWidth+int64(j)), "is another than " + f.name + " says"})
-			} else {
-				all = append(all, fault{"ledger-tile", f.name, fmt.Sprintf("hash %d is not what the entries below it make", j)})
-			}
+		} else if level == 0 {
+			all = append(all, fault{"ledger-entry", fmt.Sprintf("entry %d", index*tileWidth+int64(j)), "is another than " + name + " says"})
+		} else {
+			all = append(all, fault{"ledger-tile", name, fmt.Sprintf("hash %d is not what the entries below it make", j)})
 		}
 	}
 	if len(all) > 0 {
@@ -302,21 +269,13 @@ type bundle struct {
 // bundle reads entries 256*i and following. It is called from several goroutines.
 func (l *ledger) bundle(i int64) (b bundle) {
 	width := int(min(tileWidth, l.now.size-i*tileWidth))
-	files, err := l.read("entries", i, width, maxBundle)
+	name, data, have, err := l.read("entries", i, width, maxBundle)
 	if err != nil {
 		return bundle{err: err}
 	}
-	var leaves []string
-	for n, f := range files {
-		cut, ok := split(string(f.data), f.width)
-		if !ok {
-			return bundle{err: refuse("ledger-bundle", f.name, "does not hold exactly %d entries", f.width)}
-		}
-		if n == 0 {
-			leaves = cut
-		} else if shared := min(len(cut), len(leaves)); !slices.Equal(cut[:shared], leaves[:shared]) {
-			return bundle{err: refuse("ledger-bundle", f.name, "holds other entries than %s", files[0].name)}
-		}
+	leaves, ok := split(string(data), have)
+	if !ok {
+		return bundle{err: refuse("ledger-bundle", name, "does not hold exactly %d entries", have)}
 	}
 	var scratch []byte
 	b.entries, b.hashes = make([]entry, 0, width), make([]hash, 0, width)

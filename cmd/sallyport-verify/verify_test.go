@@ -218,12 +218,6 @@ func TestEnclaveFaults(t *testing.T) {
 		{name: "tile cut", codes: "ledger-tile", after: func(w *world) { w.files["ledger/tile/0/000"] = w.files["ledger/tile/0/000"][:8000] }},
 		{name: "tile missing", codes: "ledger-missing", after: func(w *world) { delete(w.files, "ledger/tile/0/000") }},
 		{name: "bundle missing", codes: "ledger-missing", after: func(w *world) { delete(w.files, "ledger/tile/entries/001.p/56") }},
-		{name: "old partial tile of another tree", codes: "ledger-entry", after: func(w *world) {
-			b := slices.Clone(w.files["ledger/tile/0/000"][:64])
-			b[5] ^= 1
-			w.files["ledger/tile/0/000.p/2"] = b
-		}},
-		{name: "old partial tile of this tree", after: func(w *world) { w.files["ledger/tile/0/000.p/2"] = w.files["ledger/tile/0/000"][:64] }},
 		{name: "tiles ahead of the checkpoint", after: func(w *world) {
 			ahead := slices.Clone(w.leaves)
 			for len(ahead) < 600 {
@@ -651,5 +645,40 @@ func TestImports(t *testing.T) {
 	must(t, err)
 	if !strings.Contains(string(source), "\n//go:generate go build -trimpath -buildvcs=false -mod=vendor -o $out/bin/sallyport-verify .\n") {
 		t.Error("main.go has lost the line by which the demonstration builds it")
+	}
+}
+
+// Every code that the program can refuse with stands on a page.
+func TestCodesAreDocumented(t *testing.T) {
+	var pages, source []byte
+	for _, name := range []string{"trust.md", "ledger.md", "shipment.md"} {
+		page, err := os.ReadFile("../../docs/spec/" + name)
+		must(t, err)
+		pages = append(pages, page...)
+	}
+	files, err := filepath.Glob("*.go")
+	must(t, err)
+	for _, name := range files {
+		if !strings.HasSuffix(name, "_test.go") {
+			text, err := os.ReadFile(name)
+			must(t, err)
+			source = append(source, text...)
+		}
+	}
+	has := func(code string) bool { return bytes.Contains(pages, []byte("`"+code+"`")) }
+	found := regexp.MustCompile(`(?:refuse\(|fault\{)"([a-z-]+)"`).FindAllSubmatch(source, -1)
+	for _, m := range found {
+		area, rest, _ := strings.Cut(string(m[1]), "-")
+		if !has(string(m[1])) && !((has("-"+rest) || has("AREA-"+rest)) && (has(area) || area == "rejection")) {
+			t.Errorf("%s stands on no page", m[1])
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?:area\+|context\+|l\.bad\()"(-?[a-z-]+)"`).FindAllSubmatch(source, -1) {
+		if rest := strings.TrimPrefix(string(m[1]), "-"); !has("-"+rest) && !has("root-"+rest) && !has("manifest-"+rest) && !has("AREA-"+rest) {
+			t.Errorf("AREA-%s stands on no page", rest)
+		}
+	}
+	if len(found) < 50 {
+		t.Errorf("only %d codes were found", len(found))
 	}
 }

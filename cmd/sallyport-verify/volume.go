@@ -102,6 +102,7 @@ type volume struct {
 	manifest *manifest
 	by       map[string]bool        // collectors who signed the manifest
 	files    map[string]*volumeFile // by path
+	dirs     map[string]bool
 	seen     int
 }
 
@@ -118,7 +119,7 @@ func verifyVolume(place string, o options, rep *report) error {
 	if err != nil || len(chain) == 0 {
 		return err
 	}
-	v := &volume{rep: rep, root: chain[len(chain)-1], files: map[string]*volumeFile{"README.txt": {}, "manifest": {}}}
+	v := &volume{rep: rep, root: chain[len(chain)-1], files: map[string]*volumeFile{"README.txt": {}, "manifest": {}}, dirs: map[string]bool{"items": true}}
 	if v.dir, err = os.OpenRoot(place); err != nil {
 		return err
 	}
@@ -128,7 +129,9 @@ func verifyVolume(place string, o options, rep *report) error {
 	}
 	for _, line := range v.manifest.lines {
 		it, _ := parseItem(line)
-		v.files["items/"+it.sha256[:2]+"/"+it.sha256] = &volumeFile{sha256: it.sha256, size: it.size}
+		dir := "items/" + it.sha256[:2]
+		v.dirs[dir] = true
+		v.files[dir+"/"+it.sha256] = &volumeFile{sha256: it.sha256, size: it.size}
 	}
 	if err := v.walk("."); err != nil {
 		return rep.judge(err)
@@ -203,11 +206,10 @@ func (v *volume) walk(dir string) error {
 		name := path.Join(dir, f.Name())
 		file := v.files[name]
 		isSums := slices.Contains(sumsFiles[:], strings.TrimSuffix(name, ".minisig"))
-		isDir := name == "items" || dir == "items" && isLowerHex(f.Name(), 2) && slices.ContainsFunc(v.manifest.lines, func(line string) bool { return strings.HasPrefix(line, "item "+f.Name()) })
 		switch {
-		case !f.IsDir() && !f.Type().IsRegular(), isDir != f.IsDir() && (isDir || isSums || file != nil):
+		case !f.IsDir() && !f.Type().IsRegular(), f.IsDir() != v.dirs[name] && (v.dirs[name] || isSums || file != nil):
 			v.rep.refuse("volume-type", quote(name), "is another type of file: %s", f.Type())
-		case isDir:
+		case v.dirs[name]:
 			if err := v.walk(name); err != nil {
 				return err
 			}
