@@ -90,10 +90,10 @@ const maxPart = 32 << 10
 
 // assembly puts a derivation together from the child's lines.
 type assembly struct {
-	d    derivation.Derivation
+	d       derivation.Derivation
 	waiting []*string
-	part bytes.Buffer
-	left int64 // bytes of text that may still come: no derivation has more than its file
+	part    bytes.Buffer
+	left    int64 // bytes of text that may still come: no derivation has more than its file
 }
 
 // begin takes the head line. Nothing is allocated for what it promises beyond MaxStrings strings.
