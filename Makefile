@@ -16,8 +16,9 @@ build: ## the four programs, static, in build/
 demo: ## carry sallyport-verify across a gap, then attack the enclave
 	@go run $(GOFLAGS_BUILD) ./demo
 
+# Nothing from the test cache: tests that build the programs and drive them would not notice that these have changed.
 test: build ## all tests, the long ones included
-	go test ./... -timeout 20m
+	go test -count=1 ./... -timeout 20m
 	go test ./internal/trust -run Passphrase -long
 
 # e2e drives programs that are built without the detector: it would watch the test alone.
