@@ -16,13 +16,13 @@ const (
 	MaxInteger = 1 << 53 // of either sign
 )
 
+// errDepth: only objects and arrays nest; what lies in the innermost is no level of its own.
+var errDepth = fmt.Errorf("nested more than %d deep", MaxDepth)
+
 // appendJSON appends a value in its one spelling. Beside the types that
 // parsing gives it takes int, []string, map[string]string,
 // map[string]int64, []map[string]any, Digest and time.Time.
 func appendJSON(b []byte, v any, depth int) ([]byte, error) {
-	if depth > MaxDepth {
-		return nil, fmt.Errorf("nested more than %d deep", MaxDepth)
-	}
 	var err error
 	switch v := v.(type) {
 	case string:
@@ -59,6 +59,9 @@ func appendJSON(b []byte, v any, depth int) ([]byte, error) {
 }
 
 func appendArray[T any](b []byte, list []T, depth int) (_ []byte, err error) {
+	if depth > MaxDepth {
+		return nil, errDepth
+	}
 	b = append(b, '[')
 	for i, v := range list {
 		if i > 0 {
@@ -72,6 +75,9 @@ func appendArray[T any](b []byte, list []T, depth int) (_ []byte, err error) {
 }
 
 func appendObject[T any](b []byte, m map[string]T, depth int) (_ []byte, err error) {
+	if depth > MaxDepth {
+		return nil, errDepth
+	}
 	b = append(b, '{')
 	for i, name := range slices.Sorted(maps.Keys(m)) {
 		if i > 0 {
@@ -196,11 +202,10 @@ func (d *decoder) string() string {
 var unescaper = strings.NewReplacer(`\\`, `\`, `\"`, `"`)
 
 func (d *decoder) value(depth int) any {
-	if depth > MaxDepth {
-		d.fail("nested more than %d deep", MaxDepth)
-		return nil
-	}
 	switch c := d.peek(); {
+	case (c == '{' || c == '[') && depth > MaxDepth:
+		d.fail("%v", errDepth)
+		return nil
 	case c == '"':
 		return d.string()
 	case c == '{':

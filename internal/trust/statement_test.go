@@ -95,6 +95,7 @@ func TestStatementNotCanonical(t *testing.T) {
 	tests := []struct{ name, payload, code string }{
 		{"good", good, ""},
 		{"depth 16", deep(MaxDepth - 1), ""},
+		{"depth 16 around a value", predicate(strings.Repeat("[", MaxDepth-1) + "1" + strings.Repeat("]", MaxDepth-1)), ""},
 		{"2^53 below zero", predicate("-9007199254740992"), ""},
 		{"depth 17", deep(MaxDepth), "statement-not-canonical"},
 		{"depth of thousands", deep(10_000), "statement-not-canonical"},
