@@ -1,7 +1,6 @@
 package verbs
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -41,11 +40,11 @@ func narHash(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer root.Close()
-			h := sha256.New()
-			if err := nar.Dump(h, root.FS(), filepath.Base(path)); err != nil {
+			digest, _, err := nar.Sum(root.FS(), filepath.Base(path))
+			if err != nil {
 				return err
 			}
-			sum := h.Sum(nil)
+			sum := digest[:]
 			text := storepath.EncodeBase32(sum)
 			if format == "hex" {
 				text = hex.EncodeToString(sum)
