@@ -19,6 +19,7 @@ import (
 
 	"sallyport/guix/storepath"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // TestImporterAsReviewer: whoever imported a shipment does not approve it, whatever key they hold and whatever the catalog says.
@@ -183,20 +184,20 @@ func TestLyingBuilder(t *testing.T) {
 			return "statement-not-canonical"
 		},
 		"somebody else signs": func(dir string) string {
-			w.resign(dir, "mallory/statement", func(*trust.Statement) {})
+			w.resign(dir, "mallory/statement", func(*statement.Statement) {})
 			return "statement-key"
 		},
 		"an importer signs": func(dir string) string {
-			w.resign(dir, "dave/statement", func(*trust.Statement) {})
+			w.resign(dir, "dave/statement", func(*statement.Statement) {})
 			return "statement-role"
 		},
 		"for another derivation": func(dir string) string {
 			evil := "/gnu/store/" + w.named(2, ".drv").Name
-			w.resign(dir, "erin/statement", func(s *trust.Statement) { s.Predicate["derivation"] = evil })
+			w.resign(dir, "erin/statement", func(s *statement.Statement) { s.Predicate["derivation"] = evil })
 			return "not-allowed"
 		},
 		"for another enclave": func(dir string) string {
-			w.resign(dir, "erin/statement", func(s *trust.Statement) { s.Predicate["zone"] = "sallyport/other/inside" })
+			w.resign(dir, "erin/statement", func(s *statement.Statement) { s.Predicate["zone"] = "sallyport/other/inside" })
 			return "statement-zone"
 		},
 	} {
@@ -214,7 +215,7 @@ func TestLyingBuilder(t *testing.T) {
 	// Frank lies: a well-formed nar of something else, under his own good signature.
 	lie := narOf(t, "something else\n")
 	write(t, w.path("result-2", output+".nar"), lie, 0o644)
-	w.resign("result-2", "frank/statement", func(s *trust.Statement) {
+	w.resign("result-2", "frank/statement", func(s *statement.Statement) {
 		s.Subjects[0].SHA256 = trust.Sum(lie)
 		out := s.Predicate["outputs"].(map[string]any)["out"].(map[string]any)
 		out["size"] = int64(len(lie))
@@ -234,10 +235,10 @@ func TestLyingBuilder(t *testing.T) {
 }
 
 // resign changes what a result states and signs it anew.
-func (w *world) resign(dir, key string, change func(*trust.Statement)) {
+func (w *world) resign(dir, key string, change func(*statement.Statement)) {
 	w.t.Helper()
 	file := w.path(dir, "built.dsse")
-	e, err := trust.ParseEnvelope(read(w.t, file))
+	e, err := statement.ParseEnvelope(read(w.t, file))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -245,7 +246,7 @@ func (w *world) resign(dir, key string, change func(*trust.Statement)) {
 	k := w.secret(key)
 	s.Predicate["person"] = k.Person()
 	change(&s)
-	text, err := trust.SignStatement(k, s)
+	text, err := statement.Sign(k, s)
 	if err != nil {
 		w.t.Fatal(err)
 	}

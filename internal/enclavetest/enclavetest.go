@@ -39,6 +39,7 @@ import (
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Name is every enclave's.
@@ -363,8 +364,8 @@ func (e *Enclave) Quarantine(importer string, contents ...Content) int64 {
 		e.Put(c.Data)
 	}
 	now := trust.FormatDate(e.Clock())
-	subjects := []trust.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: trust.Sum(file)}}
-	imported, err := trust.SignStatement(Key(e.T, importer+"/statement"), trust.Statement{Kind: trust.StatementImported, Subjects: subjects, Predicate: map[string]any{
+	subjects := []statement.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: trust.Sum(file)}}
+	imported, err := statement.Sign(Key(e.T, importer+"/statement"), statement.Statement{Kind: statement.KindImported, Subjects: subjects, Predicate: map[string]any{
 		"time": now, "zone": e.Zone.Origin(), "shipment": m.Number, "items": int64(len(m.Items)), "bytes": m.Bytes(), "person": importer}})
 	e.must(err)
 	e.Commit(func(tx *store.Tx) error {
@@ -444,11 +445,11 @@ func (e *Enclave) Enter(a *trust.Allowlist, entry bool, persons ...string) {
 		if err != nil || !entry {
 			return err
 		}
-		subjects := []trust.Subject{{Name: fmt.Sprintf("allowlist %s %d", a.Track, a.Version), SHA256: digest}}
+		subjects := []statement.Subject{{Name: fmt.Sprintf("allowlist %s %d", a.Track, a.Version), SHA256: digest}}
 		for i, p := range persons {
-			err = errors.Join(err, tx.Statement(trust.StatementApproved, subjects, map[string]any{"track": a.Track, "version": a.Version, "person": p, "signature": lines[i]}))
+			err = errors.Join(err, tx.Statement(statement.KindApproved, subjects, map[string]any{"track": a.Track, "version": a.Version, "person": p, "signature": lines[i]}))
 		}
-		return errors.Join(err, tx.Statement(trust.StatementAllowed, subjects, map[string]any{"track": a.Track, "version": a.Version, "persons": names}),
+		return errors.Join(err, tx.Statement(statement.KindAllowed, subjects, map[string]any{"track": a.Track, "version": a.Version, "persons": names}),
 			tx.PublishBlob(fmt.Sprintf("allowlist/%s/%d", a.Track, a.Version), note))
 	})
 }
@@ -472,8 +473,8 @@ func (e *Enclave) Built(builder string, drv Content, out Out) []byte {
 	if other != "" {
 		key = Key(e.T, person+"/statement#"+other)
 	}
-	envelope, err := trust.SignStatement(key, trust.Statement{Kind: trust.StatementBuilt,
-		Subjects: []trust.Subject{{Name: out.Path, SHA256: trust.Sum(out.Nar)}}, Predicate: map[string]any{
+	envelope, err := statement.Sign(key, statement.Statement{Kind: statement.KindBuilt,
+		Subjects: []statement.Subject{{Name: out.Path, SHA256: trust.Sum(out.Nar)}}, Predicate: map[string]any{
 			"time": trust.FormatDate(Epoch), "zone": e.Zone.Origin(), "derivation": drv.Path(), "derivation-sha256": drv.SHA256.String(),
 			"outputs": map[string]any{"out": map[string]any{"path": out.Path, "size": int64(len(out.Nar)), "references": refs}}, "person": person, "system": "x86_64-linux"}})
 	e.must(err)
@@ -537,15 +538,15 @@ func (e *Enclave) Kinds() map[string]int {
 }
 
 // Entries are the statements of the ledger; each verifies by the root in force.
-func (e *Enclave) Entries() []trust.Statement {
+func (e *Enclave) Entries() []statement.Statement {
 	e.T.Helper()
 	_, c, err := e.Zone.Checkpoint()
 	e.must(err)
-	var list []trust.Statement
+	var list []statement.Statement
 	for i := range c.Size {
 		leaf, err := e.Zone.Entry(context.Background(), i)
 		e.must(err)
-		env, err := trust.ParseEnvelope(leaf)
+		env, err := statement.ParseEnvelope(leaf)
 		e.must(err)
 		list = append(list, env.Unverified())
 	}

@@ -8,15 +8,16 @@ import (
 	"testing"
 
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // testEnvelope is a signed envelope of about 800 bytes.
 func testEnvelope(t testing.TB, z *Zone, n int64) []byte {
 	t.Helper()
 	d := trust.Sum([]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
-	e, err := trust.SignStatement(z.station, trust.Statement{
-		Kind:     trust.StatementCollected,
-		Subjects: []trust.Subject{{Name: "items", SHA256: d}},
+	e, err := statement.Sign(z.station, statement.Statement{
+		Kind:     statement.KindCollected,
+		Subjects: []statement.Subject{{Name: "items", SHA256: d}},
 		Predicate: map[string]any{"items": n, "bytes": n, "request": d.String(),
 			"time": trust.FormatDate(testClock()), "zone": z.Origin()},
 	})
@@ -34,9 +35,9 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(fmt.Sprint(writers), func(b *testing.B) {
 			ctx := context.Background()
 			z := testOpen(b, testInit(b, Inside), Options{})
-			envelopes := make([]*trust.Envelope, 512)
+			envelopes := make([]*statement.Envelope, 512)
 			for i := range envelopes {
-				e, err := trust.ParseEnvelope(testEnvelope(b, z, int64(i)))
+				e, err := statement.ParseEnvelope(testEnvelope(b, z, int64(i)))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -55,7 +55,7 @@
 //		if err := tx.Exec(ctx, `INSERT INTO shipped VALUES (?, ?, ?)`, n, digest, date); err != nil {
 //			return err
 //		}
-//		return tx.Statement(trust.StatementShipped, subjects, predicate)
+//		return tx.Statement(statement.KindShipped, subjects, predicate)
 //	})
 //	rows, err := z.Read(ctx).QueryContext(ctx, `SELECT ...`)
 //

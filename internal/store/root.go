@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // ErrNoRoot is returned, wrapped, where a zone has no root yet.
@@ -127,8 +128,8 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trus
 		if err := tx.Publish(fmt.Sprintf("root/%d", root.Version), msg); err != nil {
 			return err
 		}
-		return tx.Statement(trust.StatementRoot,
-			[]trust.Subject{{Name: fmt.Sprintf("root/%d", root.Version), SHA256: root.Digest()}},
+		return tx.Statement(statement.KindRoot,
+			[]statement.Subject{{Name: fmt.Sprintf("root/%d", root.Version), SHA256: root.Digest()}},
 			map[string]any{"version": root.Version})
 	})
 	if err != nil && !errors.Is(err, same) {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 func testClock() time.Time { return time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC) }
@@ -54,7 +55,7 @@ func collected(tx *Tx, n int64) error {
 	if err := tx.Exec(context.Background(), "INSERT INTO agreed (derivation, leaf) VALUES (?, ?)", n, tx.Size()); err != nil {
 		return err
 	}
-	return tx.Statement(trust.StatementCollected, []trust.Subject{{Name: "items", SHA256: d}},
+	return tx.Statement(statement.KindCollected, []statement.Subject{{Name: "items", SHA256: d}},
 		map[string]any{"items": n, "bytes": n, "request": d.String()})
 }
 
@@ -72,7 +73,7 @@ func sound(t testing.TB, z *Zone, size int64) {
 	station := z.StationVKey()
 	seen := int64(0)
 	err := z.Verify(ctx, func(i int64, leaf []byte) error {
-		e, err := trust.ParseEnvelope(leaf)
+		e, err := statement.ParseEnvelope(leaf)
 		if err != nil {
 			return err
 		}
@@ -126,13 +127,13 @@ func TestInit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := trust.ParseEnvelope(leaf)
+	e, err := statement.ParseEnvelope(leaf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := e.Unverified()
 	toml, _ := os.ReadFile(filepath.Join(dir, "zone.toml"))
-	if s.Kind != trust.StatementCreated || s.Subjects[0].Name != "sallyport/citadel/staging" || s.Subjects[0].SHA256 != trust.Sum(toml) ||
+	if s.Kind != statement.KindCreated || s.Subjects[0].Name != "sallyport/citadel/staging" || s.Subjects[0].SHA256 != trust.Sum(toml) ||
 		s.Predicate["kind"] != "staging" || s.Predicate["enclave"] != "citadel" || s.Predicate["zone"] != z.Origin() || s.Predicate["time"] != "2026-03-01T09:00:00Z" {
 		t.Errorf("%+v", s)
 	}
@@ -265,7 +266,7 @@ func TestCommit(t *testing.T) {
 		if _, err := tx.Append(append([]byte(" "), e...)); err == nil {
 			t.Error("an envelope that is not canonical was taken")
 		}
-		p, err2 := trust.ParseEnvelope(e)
+		p, err2 := statement.ParseEnvelope(e)
 		if err2 != nil {
 			return err2
 		}

@@ -11,6 +11,7 @@ import (
 
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Bounds of a group commit.
@@ -150,7 +151,7 @@ func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) *Row {
 
 // AppendEnvelope is Append of an envelope that was taken apart, and as a rule
 // verified, before the transaction: others need not wait for that.
-func (tx *Tx) AppendEnvelope(e *trust.Envelope) (int64, error) {
+func (tx *Tx) AppendEnvelope(e *statement.Envelope) (int64, error) {
 	if err := tx.ready(context.Background()); err != nil {
 		return 0, err
 	}
@@ -163,7 +164,7 @@ func (tx *Tx) Append(envelope []byte) (int64, error) {
 	if err := tx.ready(context.Background()); err != nil {
 		return 0, err
 	}
-	if _, err := trust.ParseEnvelope(envelope); err != nil {
+	if _, err := statement.ParseEnvelope(envelope); err != nil {
 		return 0, err
 	}
 	return tx.append(bytes.Clone(envelope))
@@ -178,13 +179,13 @@ func (tx *Tx) append(leaf []byte) (int64, error) {
 }
 
 // Statement makes a statement of the station: it adds `time` and `zone`, signs and appends it.
-func (tx *Tx) Statement(kind string, subjects []trust.Subject, predicate map[string]any) error {
+func (tx *Tx) Statement(kind string, subjects []statement.Subject, predicate map[string]any) error {
 	_, err := tx.StatementIndex(kind, subjects, predicate)
 	return err
 }
 
 // StatementIndex is Statement, and returns the index of the entry.
-func (tx *Tx) StatementIndex(kind string, subjects []trust.Subject, predicate map[string]any) (int64, error) {
+func (tx *Tx) StatementIndex(kind string, subjects []statement.Subject, predicate map[string]any) (int64, error) {
 	if err := tx.ready(context.Background()); err != nil {
 		return 0, err
 	}
@@ -194,7 +195,7 @@ func (tx *Tx) StatementIndex(kind string, subjects []trust.Subject, predicate ma
 	}
 	p["time"] = trust.FormatDate(tx.now)
 	p["zone"] = tx.z.Origin()
-	envelope, err := trust.SignStatement(tx.z.station, trust.Statement{Kind: kind, Subjects: subjects, Predicate: p})
+	envelope, err := statement.Sign(tx.z.station, statement.Statement{Kind: kind, Subjects: subjects, Predicate: p})
 	if err != nil {
 		return 0, err
 	}

@@ -19,6 +19,7 @@ import (
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Files and directories of a zone.
@@ -173,8 +174,8 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 		return err
 	}
 	err = z.Commit(ctx, func(tx *Tx) error {
-		return tx.Statement(trust.StatementCreated,
-			[]trust.Subject{{Name: cfg.Origin(), SHA256: trust.Sum(text)}},
+		return tx.Statement(statement.KindCreated,
+			[]statement.Subject{{Name: cfg.Origin(), SHA256: trust.Sum(text)}},
 			map[string]any{"enclave": cfg.Enclave, "kind": cfg.Kind})
 	})
 	return errors.Join(err, z.Close())

@@ -37,6 +37,9 @@ func (a *Allowlist) Text() []byte {
 	return AppendItems(b, items)
 }
 
+// Opened reports whether the list was verified by an opened root.
+func (a *Allowlist) Opened() bool { return a.opened }
+
 // Digest returns the digest of the text.
 func (a *Allowlist) Digest() Digest {
 	if a.digest.IsZero() {
@@ -105,7 +108,7 @@ func ParseAllowlist(text []byte) (*Allowlist, error) {
 // whether it is too old.
 func OpenAllowlist(msg []byte, root *Root) (a *Allowlist, persons []string, err error) {
 	if !root.opened {
-		return nil, nil, errNotOpened
+		return nil, nil, ErrNotOpened
 	}
 	keys := root.Signers(ContextAllowlist)
 	n, err := openNote("allowlist", msg, MaxListSize, keys)
@@ -116,7 +119,7 @@ func OpenAllowlist(msg []byte, root *Root) (a *Allowlist, persons []string, err 
 	if err != nil {
 		return nil, nil, err
 	}
-	subject := a.subject()
+	subject := a.Subject()
 	var bad Refusals
 	if a.Enclave != root.Enclave {
 		bad.Add(Refuse("allowlist-enclave", subject, "it is of enclave %s, not %s", a.Enclave, root.Enclave))
@@ -141,13 +144,14 @@ func OpenAllowlist(msg []byte, root *Root) (a *Allowlist, persons []string, err 
 	return a, persons, nil
 }
 
-func (a *Allowlist) subject() string {
+// Subject is how refusals name the list.
+func (a *Allowlist) Subject() string {
 	return fmt.Sprintf("allowlist %s version %d", a.Track, a.Version)
 }
 
 // CheckSuccessor checks that a follows prev; prev is nil if there is none yet.
 func (a *Allowlist) CheckSuccessor(prev *Allowlist) error {
-	subject := a.subject()
+	subject := a.Subject()
 	if prev == nil {
 		if a.Version != 1 {
 			return Refuse("allowlist-version", subject, "version 1 must stand here")

@@ -1,6 +1,7 @@
-// Package trust has the documents that say who may do what, the keys that
-// sign them, and the statements that people and machines make: the formats of
-// docs/spec/trust.md and the item lines of docs/spec/shipment.md.
+// Package trust has the documents that say who may do what, and the keys that
+// sign them: the formats of docs/spec/trust.md and the item lines of
+// docs/spec/shipment.md. What people and machines say they did is in package
+// statement, and whether builders agree in package quorum, below this one.
 //
 // # Words
 //
@@ -10,10 +11,7 @@
 // allowlist ([Allowlist]) is the numbered list of what a track may use. Both are
 // signed notes ([Note]): text, an empty line, a line for each signature. A
 // [Floor] remembers the newest versions that a verifier has accepted, so that
-// nothing older, and nothing different of the same number, is accepted again. A
-// [Statement] is what somebody did, signed by one key in an [Envelope]. A quorum
-// ([Quorum]) is enough builders of different persons who agree on the outputs
-// of one derivation, while nobody disagrees.
+// nothing older, and nothing different of the same number, is accepted again.
 //
 // # Text
 //
@@ -38,8 +36,8 @@
 // [ParseRoot] and [ParseAllowlist] check the form of a text and nothing else.
 // Trust comes only from [OpenRoot] (version 1, by the digest handed over on
 // paper), [Root.Next] (version n+1, by the thresholds of n and of n+1),
-// [OpenChain] (all of them), [OpenAllowlist] and [Envelope.Verify]; the last
-// two take nothing but a root that was opened in one of these ways.
+// [OpenChain] (all of them) and [OpenAllowlist], which takes nothing but a root that
+// was opened in one of these ways.
 //
 //	root, err := trust.OpenChain(notes, pin)
 //	floor, err = floor.AcceptRoot(root)
@@ -50,17 +48,14 @@
 // # Refusals
 //
 // What was judged and found wanting is a [Refusal] with a stable code, the
-// document's word first: root-threshold, allowlist-rollback,
-// statement-not-canonical. A check that finds several faults returns them all
+// document's word first: root-threshold, allowlist-rollback. A check that finds several faults returns them all
 // as [Refusals]. Other errors are accidents or wrong use.
 //
 // # Bounds
 //
 // A root has at most [MaxRootLines] lines of body and [MaxRootSize] bytes, a
 // list [MaxItems] items and [MaxListSize] bytes, a note [MaxSignatures]
-// signatures, an envelope [MaxEnvelopeSize] bytes and values nested
-// [MaxDepth] deep. A size is at most [MaxSize], an integer of a statement at most
-// [MaxInteger]. More is refused, never cut.
+// signatures. A size is at most [MaxSize]. More is refused, never cut.
 //
 // The package opens no file and no socket and reads no clock.
 package trust

@@ -41,7 +41,7 @@ func checkFloor(doc, subject string, version, floor int64, digest, known Digest)
 // AcceptRoot returns the floor with r accepted. The root must have been opened.
 func (f Floor) AcceptRoot(r *Root) (Floor, error) {
 	if !r.opened {
-		return f, errNotOpened
+		return f, ErrNotOpened
 	}
 	digest := r.Digest()
 	if err := checkFloor("root", fmt.Sprintf("root version %d", r.Version), r.Version, f.RootVersion, digest, f.RootDigest); err != nil {
@@ -59,7 +59,7 @@ func (f Floor) AcceptAllowlist(a *Allowlist) (Floor, error) {
 		return f, fmt.Errorf("trust: the allowlist was parsed but not opened; only OpenAllowlist gives one that counts")
 	}
 	have := f.Allowlists[a.Track]
-	if err := checkFloor("allowlist", a.subject(), a.Version, have.Version, a.Digest(), have.Digest); err != nil {
+	if err := checkFloor("allowlist", a.Subject(), a.Version, have.Version, a.Digest(), have.Digest); err != nil {
 		return f, err
 	}
 	lists := maps.Clone(f.Allowlists)

@@ -52,7 +52,8 @@ type Root struct {
 	opened bool // by its digest, or by the thresholds of another opened root
 }
 
-var errNotOpened = errors.New("trust: the root was parsed but not opened; only OpenRoot, OpenChain and Root.Next give one that verifies")
+// ErrNotOpened says that a root, or a list, was parsed and never verified.
+var ErrNotOpened = errors.New("trust: the root was parsed but not opened; only OpenRoot, OpenChain and Root.Next give one that verifies")
 
 // Text prints the root.
 func (r *Root) Text() []byte {
@@ -77,6 +78,9 @@ func (r *Root) Text() []byte {
 	}
 	return b
 }
+
+// Opened reports whether the root was verified: only then does it verify anything.
+func (r *Root) Opened() bool { return r.opened }
 
 // Digest returns the digest of the text.
 func (r *Root) Digest() Digest { return Sum(r.Text()) }
@@ -462,7 +466,7 @@ func (p *rootParser) thresholds() {
 		}
 	}
 	if q := p.r.Quorum(); q < 1 {
-		p.Refuse("quorum", end, "policy quorum is %s; want 1 to %d", cmp.Or(strconv.Quote(clip(p.r.Policies[PolicyQuorum])), "missing"), MaxQuorum)
+		p.Refuse("quorum", end, "policy quorum is %s; want 1 to %d", cmp.Or(strconv.Quote(Clip(p.r.Policies[PolicyQuorum])), "missing"), MaxQuorum)
 	}
 }
 
@@ -500,7 +504,7 @@ func OpenRoot(msg []byte, pin Digest) (*Root, error) {
 // r, and by its own threshold with its own keys.
 func (r *Root) Next(msg []byte) (*Root, error) {
 	if !r.opened {
-		return nil, errNotOpened
+		return nil, ErrNotOpened
 	}
 	text, _, err := SplitNote("root", msg, MaxRootSize)
 	if err != nil {

@@ -376,17 +376,14 @@ func TestParsedRootVerifiesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Next(e.sign(next(r).Text(), "olga/root", "omar/root")); err != errNotOpened {
+	if _, err := r.Next(e.sign(next(r).Text(), "olga/root", "omar/root")); err != ErrNotOpened {
 		t.Errorf("Next: %v", err)
 	}
-	if _, _, err := OpenAllowlist(e.sign(testAllowlist(1).Text(), "rada/allowlist", "remy/allowlist"), r); err != errNotOpened {
+	if _, _, err := OpenAllowlist(e.sign(testAllowlist(1).Text(), "rada/allowlist", "remy/allowlist"), r); err != ErrNotOpened {
 		t.Errorf("OpenAllowlist: %v", err)
 	}
-	if _, err := (Floor{}).AcceptRoot(r); err != errNotOpened {
+	if _, err := (Floor{}).AcceptRoot(r); err != ErrNotOpened {
 		t.Errorf("AcceptRoot: %v", err)
-	}
-	if _, _, err := Ballot(r, "", nil); err != errNotOpened {
-		t.Errorf("Ballot: %v", err)
 	}
 }
 

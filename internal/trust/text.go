@@ -18,6 +18,7 @@ const (
 	MaxRootLines = 10_000    // of a root's body
 	MaxListSize  = 256 << 20 // of a manifest's or an allowlist's text
 	MaxItems     = 1_000_000 // of a manifest or an allowlist
+	MaxReason    = 500       // characters of a reason
 	maxName      = 32        // of a person, an enclave, a track, a policy
 )
 
@@ -122,6 +123,33 @@ func CheckWord(s string) error {
 		}
 	}
 	return nil
+}
+
+// CheckReason checks the reason that a person gives: 1 to [MaxReason] printable ASCII characters, no space at either end.
+func CheckReason(s string) error {
+	if s == "" || len(s) > MaxReason || strings.TrimSpace(s) != s || Printable(s, MaxReason) != s {
+		return fmt.Errorf("reason %.80q: want 1 to %d printable ASCII characters, no space at either end", s, MaxReason)
+	}
+	return nil
+}
+
+// CheckKeyID checks NAME+HASH8 of a key of the context.
+func CheckKeyID(s string, want Context) error {
+	name, hash, _ := strings.Cut(s, "+")
+	_, context, err := parseKeyName(name)
+	if err == nil && context != want {
+		err = fmt.Errorf("key %q is not of the context %s", name, want)
+	}
+	if err == nil && (len(hash) != 8 || strings.Trim(hash, "0123456789abcdef") != "") {
+		err = fmt.Errorf("keyid %.80q: want NAME+HASH8", s)
+	}
+	return err
+}
+
+// CheckLine checks the form of a signature line, and nothing of whose it is.
+func CheckLine(line string) error {
+	_, _, err := parseSigLine(line)
+	return err
 }
 
 // parsePrevious parses a digest or, for none, `-`.
@@ -337,8 +365,8 @@ func (s *Scanner) Previous(word string, first bool) Digest {
 	return d
 }
 
-// clip cuts what is quoted in a refusal.
-func clip(s string) string {
+// Clip cuts what is quoted in a refusal.
+func Clip(s string) string {
 	if len(s) > 80 {
 		return s[:80]
 	}

@@ -13,6 +13,7 @@ import (
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 func ledgerNoun(env *frame.Env) *cobra.Command {
@@ -73,7 +74,7 @@ func ledgerShow(env *frame.Env) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				e, err := trust.ParseEnvelope(leaf)
+				e, err := statement.ParseEnvelope(leaf)
 				if err != nil {
 					return fmt.Errorf("entry %d: %w", i, err)
 				}

@@ -25,6 +25,7 @@ import (
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -192,7 +193,7 @@ func TestServe(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if env, err := trust.ParseEnvelope(data); err != nil || env.Kind() != trust.StatementBuilt {
+		if env, err := statement.ParseEnvelope(data); err != nil || env.Kind() != statement.KindBuilt {
 			t.Error(err)
 		}
 	}
@@ -374,7 +375,7 @@ func TestFollows(t *testing.T) {
 	}
 	// An entry that says nothing to a depot costs nothing.
 	h.Commit(func(tx *store.Tx) error {
-		return tx.Statement(trust.StatementSigned, []trust.Subject{{Name: "x"}}, map[string]any{"track": "dev"})
+		return tx.Statement(statement.KindSigned, []statement.Subject{{Name: "x"}}, map[string]any{"track": "dev"})
 	})
 	h.get(t, h.narinfoPath(h.src.Path()))
 	if s := h.depot.state.Load(); s == first || s.view != first.view || len(s.kept) != 2 {

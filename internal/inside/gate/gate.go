@@ -44,6 +44,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // A Gate is the inner door of one enclave.
@@ -104,7 +105,7 @@ func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*
 	if err == nil {
 		return q, left
 	}
-	subject := trust.Subject{Name: fmt.Sprintf("shipment %d", slip.Number), SHA256: slip.Manifest}
+	subject := statement.Subject{Name: fmt.Sprintf("shipment %d", slip.Number), SHA256: slip.Manifest}
 	return nil, errors.Join(g.Zone.Refused(ctx, "gate", subject, err), left)
 }
 
@@ -288,8 +289,8 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 		return err
 	}
 	now := trust.FormatDate(g.Clock())
-	subjects := []trust.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: q.Manifest}}
-	imported, err := trust.SignStatement(g.Importer, trust.Statement{Kind: trust.StatementImported, Subjects: subjects, Predicate: map[string]any{
+	subjects := []statement.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: q.Manifest}}
+	imported, err := statement.Sign(g.Importer, statement.Statement{Kind: statement.KindImported, Subjects: subjects, Predicate: map[string]any{
 		"time": now, "zone": g.Zone.Origin(), "shipment": m.Number, "items": int64(q.Items), "bytes": q.Bytes, "person": g.Importer.Person(),
 	}})
 	if err != nil {
@@ -300,7 +301,7 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 		findings[severity] = n
 	}
 	return g.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(trust.StatementInspected, subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined}); err != nil {
+		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined}); err != nil {
 			return err
 		}
 		leaf, err := tx.Append(imported)

@@ -18,6 +18,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -48,7 +49,7 @@ func refuseBy(t *testing.T, e *enclavetest.Enclave, g *Gate, v *enclavetest.Volu
 	if after := e.State(); after != before {
 		t.Errorf("something changed:\n%v\n%v", before, after)
 	}
-	kinds[trust.StatementRefused]++
+	kinds[statement.KindRefused]++
 	if after := e.Kinds(); fmt.Sprint(after) != fmt.Sprint(kinds) {
 		t.Errorf("entries %v, want %v", after, kinds)
 	}
@@ -99,8 +100,8 @@ func TestImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, err := trust.ParseEnvelope(leaf)
-	if err != nil || env.Kind() != trust.StatementImported {
+	env, err := statement.ParseEnvelope(leaf)
+	if err != nil || env.Kind() != statement.KindImported {
 		t.Fatalf("%v, %v", env, err)
 	}
 	if _, person, err := env.Verify(e.Root); err != nil || person != "dave" {

@@ -30,6 +30,8 @@ import (
 	"sallyport/internal/store/cas"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/quorum"
+	"sallyport/internal/trust/statement"
 )
 
 // Files of a result directory.
@@ -84,7 +86,7 @@ func (d *Desk) Status(ctx context.Context, track, name string) (*Status, error) 
 
 func (d *Desk) status(view *admit.View, name string, envelopes [][]byte) (*Status, error) {
 	s := &Status{Type: "quorum", Derivation: name, Track: view.List.Track, Want: d.Root.Quorum(), Votes: []Vote{}}
-	votes, _, err := trust.Ballot(d.Root, name, envelopes)
+	votes, _, err := quorum.Ballot(d.Root, name, envelopes)
 	if err != nil {
 		return nil, err
 	}
@@ -158,12 +160,12 @@ func readStatement(result *os.Root) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, trust.MaxEnvelopeSize+1))
+	data, err := io.ReadAll(io.LimitReader(f, statement.MaxEnvelopeSize+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > trust.MaxEnvelopeSize {
-		return nil, trust.Refuse("statement-size", StatementFile, "more than %d bytes", trust.MaxEnvelopeSize)
+	if len(data) > statement.MaxEnvelopeSize {
+		return nil, trust.Refuse("statement-size", StatementFile, "more than %d bytes", statement.MaxEnvelopeSize)
 	}
 	return data, nil
 }
@@ -189,12 +191,12 @@ func open(result *os.Root, name string) (*os.File, int64, error) {
 
 // submit also returns what went wrong with cleaning up, which is no part of the judgement.
 func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelope []byte) (s *Status, left, err error) {
-	e, err := trust.ParseEnvelope(envelope)
+	e, err := statement.ParseEnvelope(envelope)
 	if err != nil {
 		return nil, nil, err
 	}
-	if e.Kind() != trust.StatementBuilt {
-		return nil, nil, trust.Refuse("statement-kind", StatementFile, "it is %q; a builder's result is %q", e.Kind(), trust.StatementBuilt)
+	if e.Kind() != statement.KindBuilt {
+		return nil, nil, trust.Refuse("statement-kind", StatementFile, "it is %q; a builder's result is %q", e.Kind(), statement.KindBuilt)
 	}
 	statement, _, err := e.Verify(d.Root)
 	if err != nil {
@@ -219,7 +221,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 		return nil, nil, err
 	}
 	// Alone: a ballot leaves out a statement that it has seen, and one that is no vote.
-	own, ignored, err := trust.Ballot(d.Root, name, [][]byte{envelope})
+	own, ignored, err := quorum.Ballot(d.Root, name, [][]byte{envelope})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -230,7 +232,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 	if err := admit.CheckOutputs(name, derivation, mine.Outputs); err != nil {
 		return nil, nil, err
 	}
-	votes, _, err := trust.Ballot(d.Root, name, before)
+	votes, _, err := quorum.Ballot(d.Root, name, before)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -270,7 +272,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 }
 
 // take stores the outputs, each read by the confined reader on its way.
-func (d *Desk) take(ctx context.Context, result *os.Root, vote trust.Vote) error {
+func (d *Desk) take(ctx context.Context, result *os.Root, vote quorum.Vote) error {
 	reader, err := examine.Start(ctx, d.Reader)
 	if err != nil {
 		return err
@@ -293,7 +295,7 @@ func (d *Desk) take(ctx context.Context, result *os.Root, vote trust.Vote) error
 	return rs.Err()
 }
 
-func (d *Desk) output(ctx context.Context, reader *examine.Reader, result *os.Root, p storepath.Path, o trust.BuiltOutput) error {
+func (d *Desk) output(ctx context.Context, reader *examine.Reader, result *os.Root, p storepath.Path, o quorum.BuiltOutput) error {
 	f, size, err := open(result, p.Base()+NarSuffix)
 	if err != nil {
 		return err
@@ -346,7 +348,7 @@ func listed(list []Vote) map[string]any {
 }
 
 // commit is the write that makes a vote true.
-func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine trust.Vote, envelope []byte, view *admit.View) error {
+func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine quorum.Vote, envelope []byte, view *admit.View) error {
 	var builders []any
 	for _, v := range s.Votes {
 		builders = append(builders, v.KeyID)
@@ -364,17 +366,17 @@ func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine t
 		rs, _ := trust.AsRefusals(s.err)
 		switch {
 		case s.Agreed:
-			var subjects []trust.Subject
+			var subjects []statement.Subject
 			for path, o := range mine.Outputs {
-				subjects = append(subjects, trust.Subject{Name: path, SHA256: o.SHA256})
+				subjects = append(subjects, statement.Subject{Name: path, SHA256: o.SHA256})
 			}
-			if err := tx.Statement(trust.StatementAgreed, subjects, map[string]any{"derivation": drv.String(), "builders": builders}); err != nil {
+			if err := tx.Statement(statement.KindAgreed, subjects, map[string]any{"derivation": drv.String(), "builders": builders}); err != nil {
 				return err
 			}
 			err := tx.Exec(ctx, `INSERT INTO agreed (derivation, leaf) VALUES (?, ?) ON CONFLICT (derivation) DO UPDATE SET leaf = excluded.leaf`, drv.Base(), leaf+1)
 			return err
 		case rs.Has("quorum-dissent"):
-			if err := tx.Statement(trust.StatementDisagreed, []trust.Subject{{Name: drv.String(), SHA256: item.SHA256}}, map[string]any{"builders": listed(s.Votes)}); err != nil {
+			if err := tx.Statement(statement.KindDisagreed, []statement.Subject{{Name: drv.String(), SHA256: item.SHA256}}, map[string]any{"builders": listed(s.Votes)}); err != nil {
 				return err
 			}
 			err := tx.Exec(ctx, `DELETE FROM agreed WHERE derivation = ?`, drv.Base())
@@ -385,5 +387,5 @@ func (d *Desk) commit(ctx context.Context, s *Status, drv storepath.Path, mine t
 }
 
 func (d *Desk) refused(ctx context.Context, envelope []byte, err error) error {
-	return d.Zone.Refused(ctx, "quorum", trust.Subject{Name: "result", SHA256: trust.Sum(envelope)}, err)
+	return d.Zone.Refused(ctx, "quorum", statement.Subject{Name: "result", SHA256: trust.Sum(envelope)}, err)
 }

@@ -15,6 +15,7 @@ import (
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -99,7 +100,7 @@ func (b *bench) refuse(t *testing.T, track string, r *os.Root, codes ...string) 
 	if b.State() != before {
 		t.Error("something changed")
 	}
-	kinds[trust.StatementRefused]++
+	kinds[statement.KindRefused]++
 	if after := b.Kinds(); fmt.Sprint(after) != fmt.Sprint(kinds) {
 		t.Errorf("entries %v, want %v", after, kinds)
 	}
@@ -162,7 +163,7 @@ func TestDissent(t *testing.T) {
 	}
 	entries := b.Entries()
 	last := entries[len(entries)-1]
-	if last.Kind != trust.StatementDisagreed || len(last.Predicate["builders"].(map[string]any)) != 3 {
+	if last.Kind != statement.KindDisagreed || len(last.Predicate["builders"].(map[string]any)) != 3 {
 		t.Errorf("%+v", last)
 	}
 	// A builder may contradict itself once.
@@ -208,13 +209,13 @@ func TestRefusals(t *testing.T) {
 			return map[string][]byte{StatementFile: b.Built("erin", b.drv, b.out)}
 		}},
 		{"a statement that is too long", []string{"statement-size"}, "dev", func(b *bench) map[string][]byte {
-			return map[string][]byte{StatementFile: make([]byte, trust.MaxEnvelopeSize+1)}
+			return map[string][]byte{StatementFile: make([]byte, statement.MaxEnvelopeSize+1)}
 		}},
 		{"a statement that is none", []string{"statement-not-canonical"}, "dev", func(b *bench) map[string][]byte {
 			return map[string][]byte{StatementFile: []byte("{}")}
 		}},
 		{"a statement of another kind", []string{"statement-kind"}, "dev", func(b *bench) map[string][]byte {
-			s, err := trust.SignStatement(enclavetest.Key(b.T, "dave/statement"), trust.Statement{Kind: trust.StatementImported, Subjects: []trust.Subject{{Name: "x"}},
+			s, err := statement.Sign(enclavetest.Key(b.T, "dave/statement"), statement.Statement{Kind: statement.KindImported, Subjects: []statement.Subject{{Name: "x"}},
 				Predicate: map[string]any{"time": trust.FormatDate(enclavetest.Epoch), "zone": b.Zone.Origin(), "shipment": 1, "items": 1, "bytes": 1, "person": "dave"}})
 			if err != nil {
 				b.T.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // An Outcome says what an approval came to.
@@ -192,7 +193,7 @@ func (d *Desk) reviewer(key *trust.Key) *trust.Refusal {
 
 // refused makes a refusal a ledger entry; any other error passes through.
 func (d *Desk) refused(ctx context.Context, c *dossier, number int64, err error) error {
-	subject := trust.Subject{Name: fmt.Sprintf("shipment %d", number), SHA256: trust.Sum(fmt.Appendf(nil, "shipment %d", number))}
+	subject := statement.Subject{Name: fmt.Sprintf("shipment %d", number), SHA256: trust.Sum(fmt.Appendf(nil, "shipment %d", number))}
 	if c != nil {
 		subject.SHA256 = c.digest
 	}
@@ -360,9 +361,9 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal,
 			return err
 		}
 	}
-	subjects := []trust.Subject{{Name: fmt.Sprintf("allowlist %s %d", out.Track, out.Version), SHA256: trust.Sum(p.text)}}
+	subjects := []statement.Subject{{Name: fmt.Sprintf("allowlist %s %d", out.Track, out.Version), SHA256: trust.Sum(p.text)}}
 	if !p.again {
-		if err := tx.Statement(trust.StatementApproved, subjects, map[string]any{"track": out.Track, "version": out.Version, "person": person, "signature": line}); err != nil {
+		if err := tx.Statement(statement.KindApproved, subjects, map[string]any{"track": out.Track, "version": out.Version, "person": person, "signature": line}); err != nil {
 			return err
 		}
 	}
@@ -376,7 +377,7 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal,
 	for i, p := range out.Persons {
 		persons[i] = p
 	}
-	if err := tx.Statement(trust.StatementAllowed, subjects, map[string]any{"track": out.Track, "version": out.Version, "persons": persons}); err != nil {
+	if err := tx.Statement(statement.KindAllowed, subjects, map[string]any{"track": out.Track, "version": out.Version, "persons": persons}); err != nil {
 		return err
 	}
 	for _, q := range []struct {

@@ -7,6 +7,7 @@ import (
 
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Reject ends a quarantined shipment with a reviewer's signed rejection: its proposals are dropped, its number is spent. One reviewer who is not the importer is
@@ -27,14 +28,14 @@ func (d *Desk) Reject(ctx context.Context, number int64, key *trust.Key, reason 
 	if c.summary.State != "quarantined" {
 		return fmt.Errorf("shipment %d is %s; only a quarantined one can be rejected", number, c.summary.State)
 	}
-	r := trust.Rejection{Enclave: d.Root.Enclave, Shipment: number, Manifest: c.digest, Date: d.Clock(), Reason: trust.Printable(strings.TrimSpace(reason), trust.MaxReason)}
+	r := statement.Rejection{Enclave: d.Root.Enclave, Shipment: number, Manifest: c.digest, Date: d.Clock(), Reason: trust.Printable(strings.TrimSpace(reason), trust.MaxReason)}
 	predicate, err := r.Predicate(key)
 	if err != nil {
 		return err
 	}
-	subjects := []trust.Subject{{Name: fmt.Sprintf("shipment %d", number), SHA256: c.digest}}
+	subjects := []statement.Subject{{Name: fmt.Sprintf("shipment %d", number), SHA256: c.digest}}
 	return d.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(trust.StatementRejected, subjects, predicate); err != nil {
+		if err := tx.Statement(statement.KindRejected, subjects, predicate); err != nil {
 			return err
 		}
 		for _, q := range []string{

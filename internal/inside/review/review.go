@@ -43,6 +43,7 @@ import (
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // A Desk is where the reviewers of one enclave sit.
@@ -263,10 +264,10 @@ func (d *Desk) past() ([]*trust.Root, error) {
 }
 
 // imported finds the entry by which a manifest came in: where the gate said that it lies, or else by looking through the ledger, newest first.
-func (d *Desk) imported(ctx context.Context, number int64, manifest trust.Digest) (*trust.Envelope, error) {
-	of := func(leaf []byte) *trust.Envelope {
-		e, err := trust.ParseEnvelope(leaf)
-		if err != nil || e.Kind() != trust.StatementImported {
+func (d *Desk) imported(ctx context.Context, number int64, manifest trust.Digest) (*statement.Envelope, error) {
+	of := func(leaf []byte) *statement.Envelope {
+		e, err := statement.ParseEnvelope(leaf)
+		if err != nil || e.Kind() != statement.KindImported {
 			return nil
 		}
 		if s := e.Unverified(); len(s.Subjects) != 1 || s.Subjects[0].SHA256 != manifest {

@@ -10,6 +10,7 @@ import (
 
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -53,7 +54,7 @@ func unchanged(t *testing.T, e *enclavetest.Enclave, do func() error, codes ...s
 		t.Error("something changed")
 	}
 	if len(codes) > 0 {
-		kinds[trust.StatementRefused]++
+		kinds[statement.KindRefused]++
 	}
 	if after := e.Kinds(); fmt.Sprint(after) != fmt.Sprint(kinds) {
 		t.Errorf("entries %v, want %v", after, kinds)
@@ -111,7 +112,7 @@ func TestApprove(t *testing.T) {
 		t.Error("rows or notes stay")
 	}
 	for _, s := range e.Entries() {
-		if s.Kind == trust.StatementApproved {
+		if s.Kind == statement.KindApproved {
 			line, _ := s.Predicate["signature"].(string)
 			k, err := trust.VerifyLine("allowlist", list.Text(), line, e.Root.Signers(trust.ContextAllowlist))
 			if err != nil || k.Person != s.Predicate["person"] {
@@ -356,14 +357,14 @@ func TestReject(t *testing.T) {
 	}
 	entries := e.Entries()
 	s := entries[len(entries)-1]
-	if s.Kind != trust.StatementRejected || s.Predicate["reason"] != `ein Blob in \u00bbsrc\u00ab` || s.Predicate["person"] != "bob" {
+	if s.Kind != statement.KindRejected || s.Predicate["reason"] != `ein Blob in \u00bbsrc\u00ab` || s.Predicate["person"] != "bob" {
 		t.Errorf("%+v", s)
 	}
 	leaf, err := e.Zone.Entry(t.Context(), int64(len(entries)-1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, err := trust.ParseEnvelope(leaf)
+	env, err := statement.ParseEnvelope(leaf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // maxEntry bounds the subjects of one "signed" entry, in bytes as they stand in its payload: the entry, in base64, must stay below 64 KiB.
@@ -57,7 +58,7 @@ func (s *Signer) Sign(ctx context.Context) (*Result, error) {
 	defer unlock()
 	r, err := s.sign(ctx)
 	if err != nil {
-		return nil, s.Zone.Refused(ctx, "signer", trust.Subject{Name: "track " + s.Track, SHA256: s.Root.Digest()}, err)
+		return nil, s.Zone.Refused(ctx, "signer", statement.Subject{Name: "track " + s.Track, SHA256: s.Root.Digest()}, err)
 	}
 	return r, nil
 }
@@ -154,12 +155,12 @@ func (s *Signer) one(ctx context.Context, view *admit.View, name string) (*signe
 }
 
 func (s *Signer) commit(ctx context.Context, list []signed) error {
-	var subjects []trust.Subject
+	var subjects []statement.Subject
 	for _, n := range list {
-		subjects = append(subjects, trust.Subject{Name: n.item.Path.Base(), SHA256: trust.Sum(n.body)})
+		subjects = append(subjects, statement.Subject{Name: n.item.Path.Base(), SHA256: trust.Sum(n.body)})
 	}
 	return s.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(trust.StatementSigned, subjects, map[string]any{"track": s.Track}); err != nil {
+		if err := tx.Statement(statement.KindSigned, subjects, map[string]any{"track": s.Track}); err != nil {
 			return err
 		}
 		for _, n := range list {

@@ -11,6 +11,7 @@ import (
 	"sallyport/guix/storepath"
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -30,7 +31,7 @@ func refuse(t *testing.T, e *enclavetest.Enclave, track string, codes ...string)
 	if e.State() != before {
 		t.Error("something changed")
 	}
-	kinds[trust.StatementRefused]++
+	kinds[statement.KindRefused]++
 	if after := e.Kinds(); fmt.Sprint(after) != fmt.Sprint(kinds) {
 		t.Errorf("entries %v, want %v", after, kinds)
 	}

@@ -40,6 +40,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/cas"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/quorum"
 )
 
 // MaxDerivation bounds a derivation file that is read to learn its outputs and references.
@@ -121,13 +122,13 @@ func (v *View) Clone() *View {
 
 // Evidence is what builders say of one derivation, named by its base name: it takes the place of what they said before. The error tells why there is no
 // agreement; that is no fault, and [View.Item] knows of no output then.
-func (v *View) Evidence(name string, envelopes [][]byte) (*trust.Agreement, error) {
+func (v *View) Evidence(name string, envelopes [][]byte) (*quorum.Agreement, error) {
 	v.forget(name)
 	drv, ok := v.List.ByName(name)
 	if !ok {
 		return nil, v.notAllowed(name)
 	}
-	a, err := trust.Quorum(v.Root, v.List, name, drv.SHA256, envelopes)
+	a, err := quorum.Decide(v.Root, v.List, name, drv.SHA256, envelopes)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func (v *View) forget(name string) {
 
 // CheckOutputs demands that outputs, by store path, are those that the derivation has: each under its ID and path, none missing. Builders say what came out;
 // under which path it belongs follows from what reviewers allowed.
-func CheckOutputs(name string, d *derivation.Derivation, outputs map[string]trust.BuiltOutput) error {
+func CheckOutputs(name string, d *derivation.Derivation, outputs map[string]quorum.BuiltOutput) error {
 	var rs trust.Refusals
 	for _, o := range d.Outputs {
 		if got, ok := outputs[o.Path]; !ok || got.ID != o.ID {

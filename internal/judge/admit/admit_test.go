@@ -21,6 +21,8 @@ import (
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/quorum"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -172,7 +174,7 @@ func TestOutputsOfOthers(t *testing.T) {
 	if it, err := v.Item(src.Name); err != nil || it.NarHash != src.SHA256 {
 		t.Errorf("%+v, %v", it, err)
 	}
-	two := map[string]trust.BuiltOutput{out.Path: {ID: "out"}, "/gnu/store/x": {ID: "doc"}}
+	two := map[string]quorum.BuiltOutput{out.Path: {ID: "out"}, "/gnu/store/x": {ID: "doc"}}
 	suite.Want(t, admit.CheckOutputs(drv.Name, drv.Drv, two), "output-path")
 }
 
@@ -297,11 +299,11 @@ func TestRecord(t *testing.T) {
 	for i := range 70 {
 		e.Commit(func(tx *store.Tx) error {
 			for range i % 5 {
-				if err := tx.Statement(trust.StatementSigned, []trust.Subject{{Name: `x","predicateType":"urn:sallyport:statement:allowed:1",`}}, map[string]any{"track": "dev"}); err != nil {
+				if err := tx.Statement(statement.KindSigned, []statement.Subject{{Name: `x","predicateType":"urn:sallyport:statement:allowed:1",`}}, map[string]any{"track": "dev"}); err != nil {
 					return err
 				}
 			}
-			return tx.Statement(trust.StatementSigned, []trust.Subject{{Name: "x"}}, map[string]any{"track": "dev"})
+			return tx.Statement(statement.KindSigned, []statement.Subject{{Name: "x"}}, map[string]any{"track": "dev"})
 		})
 		if c := read(); c.Documents || c.Derivations != nil {
 			t.Fatalf("%d: %+v", i, c)
@@ -430,7 +432,7 @@ func BenchmarkRecord(b *testing.B) {
 	for range n / 500 {
 		e.Commit(func(tx *store.Tx) error {
 			for i := range 500 {
-				err := tx.Statement(trust.StatementSigned, []trust.Subject{{Name: fmt.Sprint("x", i)}}, map[string]any{"track": "dev"})
+				err := tx.Statement(statement.KindSigned, []statement.Subject{{Name: fmt.Sprint("x", i)}}, map[string]any{"track": "dev"})
 				if err != nil {
 					return err
 				}

@@ -15,6 +15,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // A Record is what a zone's ledger has said so far, as far as a verifier needs it. The zero Record has read nothing.
@@ -79,19 +80,19 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 		if payload = payloadOf(payload, leaf); !slices.ContainsFunc(kinds, func(mark []byte) bool { return bytes.Contains(payload, mark) }) {
 			continue
 		}
-		e, err := trust.ParseEnvelope(leaf)
+		e, err := statement.ParseEnvelope(leaf)
 		if err != nil {
 			continue // the auditor's business: nothing follows from it
 		}
 		switch s := e.Unverified(); s.Kind {
-		case trust.StatementRoot:
+		case statement.KindRoot:
 			c.Documents = true
-		case trust.StatementAllowed:
+		case statement.KindAllowed:
 			c.Documents = true
 			for _, sub := range s.Subjects {
 				lists = append(lists, sub.SHA256)
 			}
-		case trust.StatementBuilt:
+		case statement.KindBuilt:
 			path, _ := s.Predicate["derivation"].(string)
 			if p, err := storepath.Parse(path); err == nil {
 				votes[p.Base()] = append(votes[p.Base()], bytes.Clone(leaf))
@@ -149,7 +150,7 @@ func (v *View) Weigh(name string, envelopes [][]byte) error {
 
 // kinds are the marks of the statements that a Record looks at. A mark stands in a payload in one spelling, and in no string, where its quotes would be
 // escaped; so most of a ledger is not taken apart.
-var kinds = [][]byte{kindMark(trust.StatementRoot), kindMark(trust.StatementAllowed), kindMark(trust.StatementBuilt)}
+var kinds = [][]byte{kindMark(statement.KindRoot), kindMark(statement.KindAllowed), kindMark(statement.KindBuilt)}
 
 func kindMark(kind string) []byte {
 	return []byte(`,"predicateType":"urn:sallyport:statement:` + kind + `:1",`)

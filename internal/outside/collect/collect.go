@@ -48,6 +48,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // A Collector works for one outside zone.
@@ -106,7 +107,7 @@ func (c *Collector) Collect(ctx context.Context, req *Request, base string) (*Co
 	if err == nil {
 		return w.out, left
 	}
-	return nil, errors.Join(c.Zone.Refused(ctx, stage, trust.Subject{Name: "request", SHA256: req.digest}, err), left)
+	return nil, errors.Join(c.Zone.Refused(ctx, stage, statement.Subject{Name: "request", SHA256: req.digest}, err), left)
 }
 
 func (w *work) run(ctx context.Context, req *Request, base string) error {
@@ -282,18 +283,18 @@ func (w *work) item(ctx context.Context, kind string, it trust.Item) error {
 func (w *work) commit(ctx context.Context) error {
 	z, out := w.c.Zone, w.out
 	list := trust.AppendItems(nil, out.Items)
-	subjects := []trust.Subject{{Name: "items", SHA256: trust.Sum(list)}}
+	subjects := []statement.Subject{{Name: "items", SHA256: trust.Sum(list)}}
 	findings := map[string]any{}
 	for severity, n := range out.Findings {
 		findings[severity] = n
 	}
 	now := trust.FormatDate(w.c.Clock())
 	return z.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(trust.StatementInspected, subjects, map[string]any{
+		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{
 			"files": out.Files, "bytes": out.Bytes, "findings": findings, "confinement": out.Confined}); err != nil {
 			return err
 		}
-		if err := tx.Statement(trust.StatementCollected, subjects, map[string]any{
+		if err := tx.Statement(statement.KindCollected, subjects, map[string]any{
 			"items": int64(len(out.Items)), "bytes": out.Bytes, "request": out.Request.String()}); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -99,7 +100,7 @@ func (o *outside) kinds() map[string]int {
 		if err != nil {
 			o.t.Fatal(err)
 		}
-		e, err := trust.ParseEnvelope(leaf)
+		e, err := statement.ParseEnvelope(leaf)
 		if err != nil {
 			o.t.Fatal(err)
 		}
@@ -228,7 +229,7 @@ func TestRefusals(t *testing.T) {
 		kinds, blobs := o.kinds(), o.blobs()
 		_, err := o.collect(text)
 		suite.Want(t, err, codes...)
-		kinds[trust.StatementRefused]++
+		kinds[statement.KindRefused]++
 		if k := o.kinds(); fmt.Sprint(k) != fmt.Sprint(kinds) || o.blobs() != blobs {
 			t.Errorf("entries %v, want %v; %d blobs, were %d", k, kinds, o.blobs(), blobs)
 		}

@@ -13,6 +13,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // A Shipped is a shipment that was made.
@@ -163,7 +164,7 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 		return nil, nil, errors.Join(err, in.End(ctx, err))
 	}
 	err = c.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(trust.StatementShipped, []trust.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: digest}}, map[string]any{
+		if err := tx.Statement(statement.KindShipped, []statement.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: digest}}, map[string]any{
 			"shipment": m.Number, "items": int64(len(m.Items)), "bytes": m.Bytes()}); err != nil {
 			return err
 		}

@@ -29,6 +29,7 @@ import (
 	"sallyport/internal/store"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 const (
@@ -228,7 +229,7 @@ func referred(ctx context.Context, z *store.Zone, left map[trust.Digest]bool) er
 		if err := built.Scan(&envelope); err != nil {
 			return err
 		}
-		if e, err := trust.ParseEnvelope(envelope); err == nil {
+		if e, err := statement.ParseEnvelope(envelope); err == nil {
 			for _, s := range e.Unverified().Subjects {
 				delete(left, s.SHA256)
 			}

@@ -10,6 +10,7 @@ import (
 	"sallyport/cmd/internal/frame"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Nouns returns the nouns of the inside.
@@ -51,7 +52,7 @@ func pinned(ctx context.Context, env *frame.Env, fingerprint string) (*store.Zon
 		return nil, nil, err
 	}
 	if err := z.CheckPin(ctx, paper); err != nil {
-		return nil, nil, errors.Join(z.Refused(ctx, "root", trust.Subject{Name: "root", SHA256: paper}, err), z.Close())
+		return nil, nil, errors.Join(z.Refused(ctx, "root", statement.Subject{Name: "root", SHA256: paper}, err), z.Close())
 	}
 	return z, r, nil
 }

@@ -44,6 +44,7 @@ import (
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Names in a builder's directory and in a result.
@@ -505,7 +506,7 @@ func (b *Builder) write(ctx context.Context, drv storepath.Path, d *derivation.D
 	defer os.RemoveAll(temp)
 	r := &Result{Derivation: drv.Base(), Strays: strays(res), Dir: out, Key: b.Key.ID()}
 	outputs := map[string]any{}
-	var subjects []trust.Subject
+	var subjects []statement.Subject
 	for _, o := range res.Outputs {
 		if err := b.dump(ctx, o, filepath.Join(temp, o.Path.Base()+narSuffix)); err != nil {
 			return nil, err
@@ -515,10 +516,10 @@ func (b *Builder) write(ctx context.Context, drv storepath.Path, d *derivation.D
 			refs = append(refs, ref.String())
 		}
 		outputs[o.ID] = map[string]any{"path": o.Path.String(), "size": o.NarSize, "references": refs}
-		subjects = append(subjects, trust.Subject{Name: o.Path.String(), SHA256: o.NarHash})
+		subjects = append(subjects, statement.Subject{Name: o.Path.String(), SHA256: o.NarHash})
 		r.Outputs = append(r.Outputs, Output{o.ID, o.Path.String(), o.NarHash, o.NarSize})
 	}
-	envelope, err := trust.SignStatement(b.Key, trust.Statement{Kind: trust.StatementBuilt, Subjects: subjects, Predicate: map[string]any{
+	envelope, err := statement.Sign(b.Key, statement.Statement{Kind: statement.KindBuilt, Subjects: subjects, Predicate: map[string]any{
 		"time": trust.FormatDate(b.Clock()), "zone": trust.Origin(b.config.Enclave, "inside"), "derivation": drv.String(), "derivation-sha256": item.SHA256.String(),
 		"outputs": outputs, "person": b.Key.Person(), "system": d.System,
 	}})

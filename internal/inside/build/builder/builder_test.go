@@ -24,6 +24,7 @@ import (
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/inside/build"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 var suite enclavetest.Suite
@@ -232,7 +233,7 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, err := trust.ParseEnvelope(envelope)
+	env, err := statement.ParseEnvelope(envelope)
 	if err != nil {
 		t.Fatal(err)
 	}

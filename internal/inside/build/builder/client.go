@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Bounds on what a depot may send.
@@ -24,7 +25,7 @@ const (
 	maxRootNote      = trust.MaxRootSize + 128<<10
 	maxAllowlistNote = trust.MaxListSize + 128<<10
 	maxHead          = 4 << 10
-	maxEvidenceBody  = 64*(trust.MaxEnvelopeSize*4/3+16) + 4096
+	maxEvidenceBody  = 64*(statement.MaxEnvelopeSize*4/3+16) + 4096
 	headerTimeout    = 30 * time.Second
 	stallTimeout     = 2 * time.Minute // without a byte
 	maxReason        = 4 << 10
