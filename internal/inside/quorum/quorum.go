@@ -198,11 +198,11 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 	if e.Kind() != statement.KindBuilt {
 		return nil, nil, trust.Refuse("statement-kind", StatementFile, "it is %q; a builder's result is %q", e.Kind(), statement.KindBuilt)
 	}
-	statement, _, err := e.Verify(d.Root)
+	said, _, err := e.Verify(d.Root)
 	if err != nil {
 		return nil, nil, err
 	}
-	path, _ := statement.Predicate["derivation"].(string)
+	path, _ := said.Predicate["derivation"].(string)
 	drv, err := storepath.Parse(path)
 	if err != nil {
 		return nil, nil, err // its form was checked when the statement was taken apart
