@@ -54,12 +54,24 @@
 // first failure is the answer:
 //
 //	CodeMalformed        the text is not one of the two signatures above
+//	CodeSpelling         VerifyStrict: it is, in another spelling than Guix's
 //	CodeUnauthorised     its public key is not in the access control list
 //	CodeInvalid          the signature was not made by that key over that hash
 //	CodeHashMismatch     it was, but over something else than what is at hand
 //
 // Parse and the methods of Unverified do the same one at a time, for substitutes,
 // where Guix compares the hash before it does the arithmetic.
+//
+// # Strict mode
+//
+// VerifyStrict and ParseStrict take one text for each value: the one that Guix
+// prints. Whoever compares, counts or stores signatures by their bytes wants
+// that, since otherwise a stranger could make a second text of a signature
+// that he cannot make. Verify itself accepts, as Guix does, what says the
+// same in another spelling: canonical form, all on one line, hex in lower
+// case, r and s with leading zeros, and the elements of signature, data and
+// ecdsa in any order. Neither wants a nonce to be that of RFC 6979: it cannot
+// be seen from outside whether it is.
 //
 // # Where Guix is looser
 //
@@ -71,11 +83,6 @@
 //     or sig-val among them (the first counts); bytes after the list
 //   - a hash that is not labelled sha256: Guix never looks at the label
 //   - flags raw in place of rfc6979 (a verifier sees no difference)
-//
-// What says the same in another spelling is accepted as Guix does: canonical
-// form, all on one line, hex in lower case, r and s with leading zeros, and
-// the elements of signature, data and ecdsa in any order. A nonce need not be
-// that of RFC 6979.
 //
 // Like Guix, an access control list with any entry of another shape is
 // refused as a whole, and keys are compared by their s-expression: (curve
@@ -112,6 +119,7 @@ const (
 // Reason codes of an Error.
 const (
 	CodeMalformed    = "malformed-signature"
+	CodeSpelling     = "signature-spelling"
 	CodeUnauthorised = "unauthorised-key"
 	CodeInvalid      = "invalid-signature"
 	CodeHashMismatch = "hash-mismatch"
@@ -183,6 +191,42 @@ func Parse(text []byte) (*Unverified, error) {
 	return u, nil
 }
 
+// ParseStrict is Parse for texts as Guix prints them, to the byte.
+func ParseStrict(text []byte) (*Unverified, error) {
+	u, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	want := u.text()
+	same := 0
+	for same < min(len(text), len(want)) && text[same] == want[same] {
+		same++
+	}
+	if same < len(text) || same < len(want) {
+		return nil, &Error{int64(same), CodeSpelling, "Guix spells this signature otherwise from here on"}
+	}
+	return u, nil
+}
+
+// text returns the text that Guix prints for u.
+func (u *Unverified) text() []byte {
+	key, err := sexp.Parse([]byte(u.key))
+	if err != nil {
+		panic(err) // package sexp has printed it
+	}
+	r, s := strings.TrimLeft(u.r, "\x00"), strings.TrimLeft(u.s, "\x00")
+	if !u.rsa {
+		return ecdsaText(u.hash, r, s, key)
+	}
+	// libgcrypt makes this s as long as the modulus.
+	if _, v, err := keyOf(key, CodeBadKey); err == nil {
+		if rsa, ok := v.(rsaVerifier); ok {
+			s = strings.Repeat("\x00", max(0, rsa.key.Size()-len(s))) + s
+		}
+	}
+	return spell("pkcs1", u.hash, list("rsa", list("s", sexp.Atom(s))), key)
+}
+
 // Hash returns the hash that the signature claims to be over.
 func (u *Unverified) Hash() [32]byte { return u.hash }
 
@@ -236,6 +280,19 @@ func Verify(sig []byte, hash [32]byte, acl ACL) (PublicKey, error) {
 	if err != nil {
 		return PublicKey{}, err
 	}
+	return u.verify(hash, acl)
+}
+
+// VerifyStrict is Verify for a signature that is spelled as Guix spells it.
+func VerifyStrict(sig []byte, hash [32]byte, acl ACL) (PublicKey, error) {
+	u, err := ParseStrict(sig)
+	if err != nil {
+		return PublicKey{}, err
+	}
+	return u.verify(hash, acl)
+}
+
+func (u *Unverified) verify(hash [32]byte, acl ACL) (PublicKey, error) {
 	key, err := u.Authorised(acl)
 	if err != nil {
 		return PublicKey{}, err
@@ -256,18 +313,19 @@ func Sign(k SecretKey, hash [32]byte) ([]byte, error) {
 		return nil, &Error{-1, CodeBadKey, "there is no key to sign with"}
 	}
 	r, s := sign(&k.d, hash)
-	return signatureText(hash, r, s, k.public.value()), nil
+	return ecdsaText(hash, string(r), string(s), k.public.value()), nil
 }
 
-func signatureText(hash [32]byte, r, s []byte, key sexp.Value) []byte {
+func ecdsaText(hash [32]byte, r, s string, key sexp.Value) []byte {
+	return spell("rfc6979", hash, list("ecdsa", list("r", sexp.Atom(r)), list("s", sexp.Atom(s))), key)
+}
+
+func spell(flags string, hash [32]byte, value, key sexp.Value) []byte {
 	return list("signature",
 		list("data",
-			list("flags", sexp.Atom("rfc6979")),
+			list("flags", sexp.Atom(flags)),
 			list("hash", sexp.Atom("sha256"), sexp.Atom(string(hash[:])))),
-		list("sig-val",
-			list("ecdsa",
-				list("r", sexp.Atom(string(r))),
-				list("s", sexp.Atom(string(s))))),
+		list("sig-val", value),
 		key).Advanced()
 }
 

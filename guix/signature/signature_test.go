@@ -2,7 +2,9 @@ package signature_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/hmac"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -240,6 +242,21 @@ func TestVariations(t *testing.T) {
 		if codeOf(t, err) != tc.code {
 			t.Errorf("%s: %v, want %q\n%s", tc.name, err, tc.code, tc.text)
 		}
+		_, err = signature.VerifyStrict([]byte(tc.text), hash, acl)
+		switch got := codeOf(t, err); {
+		case tc.text == string(good) && got != "":
+			t.Errorf("%s: %v in strict mode", tc.name, err)
+		case tc.text != string(good) && got != signature.CodeSpelling && (got != tc.code || got == ""):
+			t.Errorf("%s: %v in strict mode", tc.name, err)
+		}
+	}
+	for _, more := range []string{"\n", " ", "\x00", "()"} {
+		if _, err := signature.VerifyStrict([]byte(string(good)+more), hash, acl); err == nil {
+			t.Errorf("%q after a signature is accepted in strict mode", more)
+		}
+	}
+	if _, err := signature.VerifyStrict(bytes.TrimRight(good, "\n"), hash, acl); codeOf(t, err) != signature.CodeSpelling {
+		t.Errorf("without the last line feed: %v in strict mode", err)
 	}
 	// The kinds do not mix, even if both keys are believed.
 	both := signature.NewACL(rsaKey, key)
@@ -283,7 +300,55 @@ func TestRSAVariations(t *testing.T) {
 		if codeOf(t, err) != tc.code {
 			t.Errorf("%q to %q: %v, want %q", tc.old, tc.new, err, tc.code)
 		}
+		if _, err := signature.VerifyStrict([]byte(changed), hash, acl); err == nil {
+			t.Errorf("%q to %q: accepted in strict mode", tc.old, tc.new)
+		}
 	}
+}
+
+// s of RSA is as long as the modulus, zeros at its beginning included: one signature in 256 has one. That is what libgcrypt prints
+// (TestSignatures of package peer asks it); without the zero it is accepted by Verify and refused in strict mode.
+func TestRSAShort(t *testing.T) {
+	v, err := sexp.Parse(read(t, "rsa.TEST-ONLY.sec"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := func(i int) *big.Int {
+		atom, _ := v.Items()[1].Items()[i].Items()[1].Atom()
+		return new(big.Int).SetBytes([]byte(atom))
+	}
+	k := &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: number(1), E: int(number(2).Int64())}, D: number(3), Primes: []*big.Int{number(4), number(5)}}
+	k.Precompute()
+	public, acl := read(t, "rsa.pub"), readACL(t, "acl-with-rsa")
+	for i := range 10000 {
+		hash := sha256.Sum256(fmt.Append(nil, i))
+		s, err := rsa.SignPKCS1v15(nil, k, crypto.SHA256, hash[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s[0] != 0 {
+			continue
+		}
+		text := func(s []byte) []byte {
+			v, err := sexp.Parse(fmt.Appendf(nil, "(signature (data (flags pkcs1) (hash sha256 #%x#)) (sig-val (rsa (s #%x#))) %s)", hash, s, public))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v.Advanced()
+		}
+		if _, err := signature.VerifyStrict(text(s), hash, acl); err != nil {
+			t.Errorf("%d octets of s: %v", len(s), err)
+		}
+		short := text(bytes.TrimLeft(s, "\x00"))
+		if _, err := signature.Verify(short, hash, acl); err != nil {
+			t.Errorf("s without its zeros: %v", err)
+		}
+		if _, err := signature.VerifyStrict(short, hash, acl); codeOf(t, err) != signature.CodeSpelling {
+			t.Errorf("s without its zeros, in strict mode: %v", err)
+		}
+		return
+	}
+	t.Fatal("no s begins with a zero")
 }
 
 // Every single changed digit of a signature is noticed.
@@ -297,7 +362,11 @@ func TestFlippedDigits(t *testing.T) {
 	acl := signature.NewACL(k.Public())
 	for i, c := range good {
 		bad := bytes.Clone(good)
-		if bad[i] ^= 1; c == ' ' || c == '\n' {
+		bad[i] ^= 1
+		if _, err := signature.VerifyStrict(bad, hash, acl); err == nil {
+			t.Errorf("byte %d: %q for %q is accepted in strict mode", i, bad[i], c)
+		}
+		if c == ' ' || c == '\n' {
 			continue // white space
 		}
 		if _, err := signature.Verify(bad, hash, acl); err == nil {
@@ -564,6 +633,14 @@ func FuzzVerify(f *testing.F) {
 		key, err := signature.Verify(data, u.Hash(), acl)
 		if err == nil && !acl.Has(key) {
 			t.Fatalf("accepted with the key %q", key)
+		}
+		// Of the texts that say one thing, the strict mode takes at most the one that libgcrypt prints.
+		if strict, err3 := signature.ParseStrict(data); err3 == nil {
+			if v, err := sexp.Parse(data); err != nil || !bytes.Equal(v.Advanced(), data) || strict.Hash() != u.Hash() {
+				t.Fatalf("taken in strict mode: %q", data)
+			}
+		} else if codeOf(t, err3) != signature.CodeSpelling {
+			t.Fatal(err3)
 		}
 		// Nothing but the spelling may change when it is printed again.
 		v, perr := sexp.Parse(data)

@@ -135,6 +135,17 @@ var stricter = map[string]string{
 	"sig-two-data.nar":   "which of two counts is nobody's to guess",
 }
 
+// spelled lists what Guix and Verify accept and the strict mode does not: the same in another spelling.
+var spelled = map[string]bool{
+	"sig-canonical.nar": true,
+	"sig-lowerhex.nar":  true,
+	"sig-oneline.nar":   true,
+	"sig-order2.nar":    true,
+	"sig-pad.nar":       true, // zeros before r and s
+	"sig-random-k.nar":  true, // all on one line, as these two were made
+	"rsa-signed.nar":    true,
+}
+
 // otherReason lists what both refuse, this package earlier than Guix.
 var otherReason = map[string]string{
 	"sig-data-first-bogus.nar": signature.CodeMalformed, // a second data is refused before the first is used
@@ -208,6 +219,17 @@ func TestVerdicts(t *testing.T) {
 			if (err == nil) != acl.Has(key) {
 				t.Errorf("%s: verdict %v and key %q", v.File, err, key)
 			}
+			strictly, strictErr := signature.VerifyStrict(item.signature, item.hash, acl)
+			switch got := codeOf(t, strictErr); {
+			case spelled[v.File] && v.Exit == 0:
+				if err != nil || got != signature.CodeSpelling {
+					t.Errorf("%s (%s): %v, and in strict mode %v", v.File, v.Note, err, strictErr)
+				}
+			case err == nil && (got != "" || strictly != key):
+				t.Errorf("%s (%s): refused in strict mode: %v", v.File, v.Note, strictErr)
+			case err != nil && got != codeOf(t, err) && got != signature.CodeSpelling:
+				t.Errorf("%s (%s): %v, but in strict mode %v", v.File, v.Note, err, strictErr)
+			}
 			if err == nil {
 				accepted++
 			} else {
@@ -221,6 +243,11 @@ func TestVerdicts(t *testing.T) {
 	for file := range stricter {
 		if !seen[file] {
 			t.Errorf("%s is in the table stricter, but not among the verdicts", file)
+		}
+	}
+	for file := range spelled {
+		if !seen[file] {
+			t.Errorf("%s is in the table spelled, but not among the verdicts", file)
 		}
 	}
 }
@@ -247,6 +274,9 @@ func TestRSASignature(t *testing.T) {
 	key, err := signature.Verify(text, sha256.Sum256([]byte("x")), acl)
 	if err != nil || !key.RSA() || key.String() != string(read(t, "rsa.pub")) {
 		t.Errorf("%v\n%s", err, key)
+	}
+	if again, err := signature.VerifyStrict(text, sha256.Sum256([]byte("x")), acl); err != nil || again != key {
+		t.Errorf("in strict mode: %v", err)
 	}
 	_, err = signature.Verify(text, sha256.Sum256([]byte("y")), acl)
 	if codeOf(t, err) != signature.CodeHashMismatch {
