@@ -115,6 +115,12 @@ func (i *Item) Verify(acl signature.ACL) (signature.PublicKey, error) {
 	return signature.Verify(i.Signature, i.Hash, acl)
 }
 
+// VerifyStrict is Verify in the strict mode of package signature. All else in
+// a stream has one spelling in any case.
+func (i *Item) VerifyStrict(acl signature.ACL) (signature.PublicKey, error) {
+	return signature.VerifyStrict(i.Signature, i.Hash, acl)
+}
+
 const (
 	magic   = 0x4558494e
 	markEnd = 0

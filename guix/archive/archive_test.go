@@ -62,6 +62,9 @@ func verify(r io.Reader, acl signature.ACL) (items []*Item, err error) {
 			return items, err
 		}
 		if _, err := item.Verify(acl); err != nil {
+			if _, strict := item.VerifyStrict(acl); strict == nil {
+				return items, fmt.Errorf("taken in strict mode: %w", err)
+			}
 			return items, err
 		}
 		items = append(items, item)
@@ -224,6 +227,11 @@ func TestExport(t *testing.T) {
 		if err != nil || len(items) == 0 {
 			t.Errorf("%s: %v", file, err)
 			continue
+		}
+		for _, item := range items {
+			if _, err := item.VerifyStrict(acl); err != nil {
+				t.Errorf("%s: %s, made by Guix, is refused in strict mode: %v", file, item.Path, err)
+			}
 		}
 		var out bytes.Buffer
 		w := NewWriter(&out, k)

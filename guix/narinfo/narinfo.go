@@ -1,9 +1,6 @@
 // Package narinfo reads, verifies and makes the signed descriptions of store
 // items that substitute servers of GNU Guix hand out as /HASH.narinfo.
 //
-// Guix's code is the specification: guix/narinfo.scm for the reader and
-// guix/scripts/publish.scm for the writer.
-//
 // # Form
 //
 // What guix publish writes, and Sign with it:
@@ -56,6 +53,15 @@
 //     nothing is fetched; ".." and other schemes, file among them, in a URL.
 //   - Fields that nobody knows.
 //
+// # Strict mode
+//
+// Verify takes the signed lines in any order, and references unsorted: older
+// servers, and others than Guix's, write so. VerifyStrict takes the form
+// above and no other, and a signature as Guix prints it: one narinfo for what
+// it says. That is for whoever compares or counts narinfos by their bytes.
+//
+// # What was asked for
+//
 // Guix, and Parse, do not know what was asked for: a server can answer with
 // the narinfo of another item, properly signed. NarInfo.Answers compares.
 package narinfo
@@ -93,6 +99,7 @@ const (
 	CodeNotSigned = "field-not-signed"   // it stands after the signature
 	CodeUnsigned  = "narinfo-unsigned"   // there is no signature
 	CodeOtherItem = "narinfo-other-item" // it does not describe what was asked for
+	CodeSpelling  = "narinfo-spelling"   // VerifyStrict: guix publish writes the same otherwise
 )
 
 // An Error says where and why something is not a narinfo. Faults of its
@@ -163,11 +170,34 @@ func (n *NarInfo) Answers(hash string) error {
 // in acl, then the hash is that of the signed bytes, then the signature is
 // valid. Errors are of type *Error or *signature.Error.
 func Verify(b []byte, acl signature.ACL) (*NarInfo, error) {
+	return verify(b, acl, signature.Parse)
+}
+
+// VerifyStrict is Verify for a narinfo as guix publish writes it, to the byte.
+func VerifyStrict(b []byte, acl signature.ACL) (*NarInfo, error) {
+	n, err := verify(b, acl, signature.ParseStrict)
+	if err != nil {
+		return nil, err
+	}
+	want := appendRest(n.appendSigned(nil), n.Signature, n.Files)
+	if !bytes.Equal(b, want) {
+		line := 0 // the first that differs
+		for i := 0; i < len(b) && i < len(want) && b[i] == want[i]; i++ {
+			if b[i] == '\n' {
+				line = i + 1
+			}
+		}
+		return nil, &Error{int64(line), CodeSpelling, "guix publish writes the fields in another order, or the references sorted"}
+	}
+	return n, nil
+}
+
+func verify(b []byte, acl signature.ACL, parse func([]byte) (*signature.Unverified, error)) (*NarInfo, error) {
 	n, err := Parse(b)
 	if err != nil {
 		return nil, err
 	}
-	sig, err := signature.Parse(n.Signature.Text)
+	sig, err := parse(n.Signature.Text)
 	if err != nil {
 		return nil, err
 	}

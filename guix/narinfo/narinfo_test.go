@@ -90,6 +90,9 @@ func TestSamples(t *testing.T) {
 		if again := appendRest(n.appendSigned(nil), n.Signature, n.Files); !bytes.Equal(again, data) {
 			t.Errorf("%s prints as\n%s", name, again)
 		}
+		if _, err := VerifyStrict(data, acl); err != nil {
+			t.Errorf("%s: refused in strict mode: %v", name, err)
+		}
 		if !bytes.HasPrefix(data[len(n.Unsigned()):], []byte("Signature: ")) {
 			t.Errorf("%s: signed is %q", name, n.Unsigned())
 		}
@@ -196,6 +199,9 @@ func TestVariants(t *testing.T) {
 		n, err := Verify(read(t, "variants/"+v.File), acl)
 		if got := codeOf(t, err); got != want {
 			t.Errorf("%s (%s): %v, want code %q", v.Tag, v.Note, err, want)
+		}
+		if _, strictErr := VerifyStrict(read(t, "variants/"+v.File), acl); err != nil && strictErr == nil {
+			t.Errorf("%s: refused by Verify, taken in strict mode", v.Tag)
 		}
 		if err != nil {
 			continue
@@ -461,6 +467,59 @@ func TestTampering(t *testing.T) {
 	}
 }
 
+// Each is signed by the right key over the right bytes, and says the same.
+func TestStrict(t *testing.T) {
+	k := testKey(t)
+	acl := signature.NewACL(k.Public())
+	n, err := Parse([]byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(n.Unsigned()), "\n")
+	swapped := func(i, j int) string {
+		l := slices.Clone(lines)
+		l[i], l[j] = l[j], l[i]
+		return strings.Join(l, "")
+	}
+	oneLine := func(text []byte) []byte {
+		v, err := sexp.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.Canonical()
+	}
+	same := func(text []byte) []byte { return text }
+	refs := strings.Fields(lines[3])
+	for _, tc := range []struct {
+		name, signed string
+		spell        func([]byte) []byte
+		code         string
+		line         int64
+	}{
+		{"as guix publish writes it", strings.Join(lines, ""), same, "", 0},
+		{"path last", swapped(0, 4), same, CodeSpelling, 0},
+		{"deriver before system", swapped(4, 5), same, CodeSpelling, int64(len(strings.Join(lines[:4], "")))},
+		{"references unsorted", strings.Replace(strings.Join(lines, ""), lines[3], "References: "+refs[2]+" "+refs[1]+"\n", 1), same, CodeSpelling, int64(len(strings.Join(lines[:3], "")))},
+		{"signature in canonical form", strings.Join(lines, ""), oneLine, signature.CodeSpelling, 0},
+	} {
+		text, err := signature.Sign(k, sha256.Sum256([]byte(tc.signed)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := appendRest([]byte(tc.signed), Signature{"host", tc.spell(text)}, n.Files)
+		if _, err := Verify(out, acl); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		_, err = VerifyStrict(out, acl)
+		if codeOf(t, err) != tc.code {
+			t.Errorf("%s: %v in strict mode", tc.name, err)
+		}
+		if e, ok := err.(*Error); ok && e.Offset != tc.line {
+			t.Errorf("%s: the line at byte %d is named, not that at %d", tc.name, e.Offset, tc.line)
+		}
+	}
+}
+
 func TestSign(t *testing.T) {
 	k := testKey(t)
 	path, err := storepath.ParseBase("m1ifsjhqxcvzb115va975vn4vc5v4f1r-a+b=c?d")
@@ -569,6 +628,9 @@ func FuzzParse(f *testing.F) {
 		again, err := Parse(printed)
 		if err != nil {
 			t.Fatalf("%q, printed as %q: %v", data, printed, err)
+		}
+		if twice := appendRest(again.appendSigned(nil), again.Signature, again.Files); !bytes.Equal(twice, printed) {
+			t.Fatalf("%q, printed again as %q: there is no one spelling", printed, twice)
 		}
 		slices.SortFunc(n.References, storepath.Path.Compare)
 		n.unsigned, again.unsigned = "", ""
