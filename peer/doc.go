@@ -20,6 +20,8 @@
 //	TestSignatures    what `guix authenticate` signs and what we sign are the same bytes; each believes the other
 //	TestExport        `guix archive --import` takes our streams; what --export gives, we read, verify and write again to the same bytes
 //	TestVerdicts      the recorded verdicts of vectors/archives, with the daemon that runs now
+//	TestDanger        the one verdict that costs a daemon its store, with a daemon made for that, in a whole system of its own in memory
+//	TestNarinfos      the recorded verdicts of vectors/narinfo, with the program that fetches substitutes
 //	TestSubstitute    `guix build` takes what our narinfo and nar offer, and refuses another key and other contents
 //	TestNarHash       nar hashes of random trees, with `guix hash -S nar`, `nix-hash` and `nix-store --dump`
 //	TestClosure       thousands of derivations, whose paths and bytes we compute again
@@ -29,5 +31,5 @@
 //	TestDemo          a depot of the demo feeds the real daemon, which builds what our builders built
 //
 // Whatever is to leave no trace runs beside an empty store in memory
-// (contrib/peer/peer fresh).
+// (contrib/peer/peer fresh); what destroys the system it runs in, in a copy of it all, from which nothing else can be reached (contrib/peer/peer throwaway).
 package peer

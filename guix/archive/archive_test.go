@@ -19,7 +19,13 @@ import (
 	"sallyport/guix/storepath"
 )
 
-const vectors = "../../vectors/archives"
+const (
+	vectors = "../../vectors/archives"
+
+	// danger names the one stream that lies apart, since it makes a daemon delete its store.
+	danger     = "DANGER-path-dotdot.nar"
+	dangerFile = "../archives-danger/" + danger + ".do-not-import"
+)
 
 func read(t testing.TB, name string) []byte {
 	t.Helper()
@@ -135,15 +141,16 @@ func TestVerdicts(t *testing.T) {
 	seen := make(map[string]bool)
 	accepted := 0
 	for _, v := range verdicts {
-		if strings.HasPrefix(v.File, "DANGER-") {
-			continue // not kept here; TestPaths makes its own
-		}
 		seen[v.File] = true
+		file := v.File
+		if file == danger {
+			file = dangerFile
+		}
 		acl := readACL(t, "acl")
 		if strings.HasSuffix(v.Note, "ACL = acl-with-rsa") {
 			acl = readACL(t, "acl-with-rsa")
 		}
-		_, err := verify(bytes.NewReader(read(t, v.File)), acl)
+		_, err := verify(bytes.NewReader(read(t, file)), acl)
 		code := codeOf(t, err)
 		want, isStricter := stricter[v.File]
 		switch {
@@ -164,7 +171,7 @@ func TestVerdicts(t *testing.T) {
 			accepted++
 		}
 	}
-	if len(seen) < 90 || accepted < 25 {
+	if len(seen) < 90 || accepted < 25 || !seen[danger] {
 		t.Errorf("%d streams, %d accepted: vectors are missing", len(seen), accepted)
 	}
 	for file := range stricter {
@@ -199,6 +206,15 @@ func TestReasons(t *testing.T) {
 		if _, err := verify(bytes.NewReader(read(t, file)), acl); codeOf(t, err) != want {
 			t.Errorf("%s: %v, want %s", file, err, want)
 		}
+	}
+	// The path is judged before anything is done with it, and before the signature, which is good.
+	data := read(t, dangerFile)
+	if sum := sha256.Sum256(data); fmt.Sprintf("%x", sum) != "400528729f296a1763d06684b7c8b7c7942254ff2c3156bc15f9471c1fa4b45b" {
+		t.Errorf("%s is not the stream that was recorded: %x", danger, sum)
+	}
+	var e *Error
+	if _, err := verify(bytes.NewReader(data), acl); !errors.As(err, &e) || e.Code != CodePath || e.Offset != int64(bytes.Index(data, []byte("/gnu/store/.."))-8) {
+		t.Errorf("%s: %v", danger, err)
 	}
 	// Bare archives whose restoring would leave the target.
 	bare, err := filepath.Glob(filepath.Join(vectors, "*.rawnar"))
@@ -489,6 +505,7 @@ func FuzzReader(f *testing.F) {
 	for _, file := range files {
 		f.Add(read(f, filepath.Base(file)))
 	}
+	f.Add(read(f, dangerFile))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		z := NewReader(bytes.NewReader(data))
 		var out []byte
