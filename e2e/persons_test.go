@@ -278,7 +278,7 @@ func (w *world) forgeries(evil item) map[string]func(exec func(q string, args ..
 		a.Version, a.Previous, a.Date = 2, a.Digest(), now
 		a.Items = append(a.Items, trust.Item{SHA256: sum, Size: evil.Size, Kind: evil.Kind, Name: evil.Name})
 		trust.SortItems(a.Items)
-		var keys []*trust.Key
+		var keys []trust.Signer
 		for _, s := range signers {
 			keys = append(keys, w.secret(s))
 		}
@@ -639,7 +639,7 @@ func TestLyingDepot(t *testing.T) {
 	}
 	list := textOf(t, read(t, w.path("inside", "public", "allowlist", track, "1")))
 	signed := func(keys ...string) []byte {
-		var signers []*trust.Key
+		var signers []trust.Signer
 		for _, k := range keys {
 			signers = append(signers, w.secret(k))
 		}

@@ -507,7 +507,7 @@ func (e *enclave) root(t *testing.T, enclave string, version int64, previous tru
 	if _, err := trust.ParseRoot(text); err != nil {
 		t.Fatal(err)
 	}
-	var keys []*trust.Key
+	var keys []trust.Signer
 	for _, s := range signers {
 		keys = append(keys, e.keys[s])
 	}

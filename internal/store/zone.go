@@ -144,7 +144,7 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 		if err != nil {
 			return err
 		}
-		secret, err := key.Marshal("")
+		secret, err := key.Marshal(nil, nil)
 		if err != nil {
 			return err
 		}

@@ -221,7 +221,7 @@ func TestOpenAllowlist(t *testing.T) {
 		{"a key without the role", e.sign(text, "rada/allowlist", "ines/allowlist"), []string{"allowlist-threshold"}},
 		{"a stranger", e.sign(text, "rada/allowlist", "zora/allowlist"), []string{"allowlist-threshold"}},
 		{"a key of another context", append(e.sign(text, "rada/allowlist"), lineOf(officer.VKey(), signRaw(officer, text))+"\n"...), []string{"allowlist-threshold"}},
-		{"a reviewer's name on another's key", append(e.sign(text, "rada/allowlist"), lineOf(VKey{"remy/allowlist", "remy", ContextAllowlist, second.VKey().Public}, signRaw(second, text))+"\n"...), []string{"allowlist-threshold"}},
+		{"a reviewer's name on another's key", append(e.sign(text, "rada/allowlist"), lineOf(VKey{"remy/allowlist", "remy", ContextAllowlist, second.VKey().Public, KeyEd25519}, signRaw(second, text))+"\n"...), []string{"allowlist-threshold"}},
 		{"bad signature of a known key", append(e.sign(text, "remy/allowlist", "rosa/allowlist"), lineOf(rada, make([]byte, 64))+"\n"...), []string{"allowlist-signature"}},
 		{"bad second signature of a known key", append(e.sign(text, "remy/allowlist", "rada/allowlist"), lineOf(rada, make([]byte, 64))+"\n"...), []string{"allowlist-note"}},
 		{"text changed after signing", bytes.Replace(e.sign(text, "rada/allowlist", "rosa/allowlist"), []byte("version 1\n"), []byte("version 2\n"), 1), []string{"allowlist-signature", "allowlist-signature"}},

@@ -99,7 +99,7 @@ func (e *enclave) root() *Root {
 // sign signs a text with the keys of the given names.
 func (e *enclave) sign(text []byte, names ...string) []byte {
 	e.t.Helper()
-	keys := make([]*Key, len(names))
+	keys := make([]Signer, len(names))
 	for i, name := range names {
 		keys[i] = e.key(name)
 	}
@@ -200,7 +200,7 @@ func sortBody(text string, header int) string {
 // vkeyOf names any bytes as a vkey, without any check.
 func vkeyOf(name string, public []byte) string {
 	person, context, _ := parseKeyName(name)
-	return VKey{name, person, context, ed25519.PublicKey(public)}.String()
+	return VKey{name, person, context, public, fileKind(context)}.String()
 }
 
 // lineOf is a signature line with any signature.

@@ -3,237 +3,209 @@ package trust
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"time"
 
-	"aead.dev/minisign"
+	"filippo.io/mldsa"
 	"golang.org/x/crypto/blake2b"
 	"golang.org/x/mod/sumdb/note"
 )
 
-// The first line of a key file; NAME stands behind it.
-const keyComment = "untrusted comment: sallyport secret key "
+// A Signer signs in one context, as one person: a [Key] from a file, or what
+// stands for a key that lies elsewhere, in an agent or on a card.
+type Signer interface {
+	Name() string
+	Person() string
+	Context() Context
+	VKey() VKey       // the public half; of a key for sums one of kind [KeyMinisign]
+	RootKey() RootKey // its line in a root
+	// Sign returns the signature of the message by a key of this kind, and refuses (key-context) another context than the key's.
+	// Of a key for sums it is the bare Ed25519 signature, which [SignSums] makes a file of; a witness's key takes what [CosignText]
+	// hands it.
+	Sign(c Context, message []byte) ([]byte, error)
+}
 
-// maxKeyFile is more than twice what a key file needs.
-const maxKeyFile = 1024
-
-// The bytes of a minisign secret key, decoded.
-const (
-	keyFileLen = 158
-	keyFileKDF = 2   // two bytes: none or scrypt
-	keyFileRaw = 54  // key id, then seed and public key, then checksum
-	keyFileSum = 126 // BLAKE2b-256 of algorithm, key id and key
-)
-
-// A Key is a secret key in one context.
+// A Key is a secret key in one context, from a file.
 type Key struct {
-	name    string
-	person  string
-	context Context
-	private ed25519.PrivateKey
-	mini    minisign.PrivateKey
+	v       VKey
+	id      [keyIDLen]byte
+	private ed25519.PrivateKey // of the kinds that are Ed25519
+	mldsa   *mldsa.PrivateKey  // of kind mldsa87
 }
 
 // GenerateKey makes a key from 32 bytes of rand. The name says whose it is and
 // what it signs: PERSON/CONTEXT, or the origin of a ledger.
 func GenerateKey(rand io.Reader, name string) (*Key, error) {
-	seed := make([]byte, ed25519.SeedSize)
-	if _, err := io.ReadFull(rand, seed); err != nil {
-		return nil, fmt.Errorf("key %s: %w", name, err)
-	}
-	private := ed25519.NewKeyFromSeed(seed)
-	id := blake2b.Sum256(private[ed25519.SeedSize:])
-	return newKey(name, id[:8], private)
-}
-
-func newKey(name string, id []byte, private ed25519.PrivateKey) (*Key, error) {
-	person, context, err := parseKeyName(name)
+	_, context, err := parseKeyName(name)
 	if err != nil {
 		return nil, err
 	}
-	// A public half that is not the seed's makes a signer give away its secret.
-	if !bytes.Equal(ed25519.NewKeyFromSeed(private.Seed()), private) {
-		return nil, fmt.Errorf("key %s: the public half does not belong to the secret one", name)
+	return GenerateKeyOf(rand, fileKind(context), name)
+}
+
+// fileKind returns the kind that a key file has in a context, unless it is one of ML-DSA.
+func fileKind(c Context) KeyKind {
+	switch c {
+	case ContextSums:
+		return KeyMinisign
+	case ContextWitness:
+		return KeyCosignature
 	}
-	k := &Key{name: name, person: person, context: context, private: private}
-	if err := k.mini.UnmarshalText(marshalPlain("", id, private)); err != nil {
+	return KeyEd25519
+}
+
+// GenerateKeyOf makes a key of a kind that lies in files.
+func GenerateKeyOf(rand io.Reader, kind KeyKind, name string) (*Key, error) {
+	var seed [ed25519.SeedSize]byte // and mldsa.PrivateKeySize
+	defer clear(seed[:])
+	if _, err := io.ReadFull(rand, seed[:]); err != nil {
 		return nil, fmt.Errorf("key %s: %w", name, err)
+	}
+	return newKey(kind, name, nil, seed[:])
+}
+
+// newKey makes a key from its seed. The id of a new key follows from the public half; nil.
+func newKey(kind KeyKind, name string, id, seed []byte) (*Key, error) {
+	k := new(Key)
+	var public []byte
+	switch kind {
+	case KeyEd25519, KeyCosignature, KeyMinisign:
+		k.private = ed25519.NewKeyFromSeed(seed)
+		public = bytes.Clone(k.private[ed25519.SeedSize:])
+	case KeyMLDSA87:
+		var err error
+		if k.mldsa, err = mldsa.NewPrivateKey(mldsa.MLDSA87(), seed); err != nil {
+			return nil, fmt.Errorf("key %s: %w", name, err)
+		}
+		public = k.mldsa.PublicKey().Bytes()
+	default:
+		return nil, fmt.Errorf("key %s: no key file has a key of kind %.40q", name, string(kind))
+	}
+	var err error
+	if k.v, err = nameKey(kind, name, public); err != nil {
+		return nil, err
+	}
+	if k.id = keyID(public); id != nil {
+		k.id = [keyIDLen]byte(id)
 	}
 	return k, nil
 }
 
-// marshalPlain prints a key file without passphrase, as `minisign -G -W` does: the
-// checksum is there.
-func marshalPlain(name string, id []byte, private ed25519.PrivateKey) []byte {
-	b := make([]byte, keyFileLen)
-	copy(b, "Ed\x00\x00B2")
-	copy(b[keyFileRaw:], id)
-	copy(b[keyFileRaw+8:], private)
-	sum := blake2b.Sum256(append([]byte("Ed"), b[keyFileRaw:keyFileSum]...))
-	copy(b[keyFileSum:], sum[:])
-	return fmt.Appendf(nil, "%s%s\n%s\n", keyComment, name, base64.StdEncoding.EncodeToString(b))
-}
+const keyIDLen = 8
 
-// Marshal returns the key file: a minisign secret key, encrypted unless the
-// passphrase is empty. Encryption takes seconds and 1 GiB by design.
-func (k *Key) Marshal(passphrase string) ([]byte, error) {
-	if passphrase == "" {
-		var id [8]byte
-		binary.LittleEndian.PutUint64(id[:], k.mini.ID())
-		return marshalPlain(k.name, id[:], k.private), nil
-	}
-	text, err := minisign.EncryptKey(passphrase, k.mini)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", k.name, err)
-	}
-	_, body, _ := bytes.Cut(text, []byte("\n"))
-	return fmt.Appendf(nil, "%s%s\n%s\n", keyComment, k.name, bytes.TrimSpace(body)), nil
-}
-
-// ErrPassphrase is returned by [ParseKey] for an encrypted key when there is no
-// way to ask, or when the answer does not open it.
-var ErrPassphrase = errors.New("the passphrase does not open the key")
-
-// ParseKey reads a key file. It calls passphrase only if the key is
-// encrypted; passphrase may be nil. The name is the last word of the first line: it is
-// not protected, and a key that was renamed verifies under no root.
-func ParseKey(data []byte, passphrase func() (string, error)) (*Key, error) {
-	if len(data) > maxKeyFile {
-		return nil, fmt.Errorf("key file of %d bytes, more than %d", len(data), maxKeyFile)
-	}
-	first, _, _ := strings.Cut(string(data), "\n")
-	words := strings.Fields(first)
-	if !strings.HasPrefix(first, "untrusted comment: ") || len(words) < 3 {
-		return nil, errors.New("key file: the first line is not `untrusted comment: … NAME`")
-	}
-	name := words[len(words)-1]
-	if _, _, err := parseKeyName(name); err != nil {
-		return nil, fmt.Errorf("key file: the first line does not end in the key's name: %w", err)
-	}
-	var mini minisign.PrivateKey
-	if minisign.IsEncrypted(data) {
-		if passphrase == nil {
-			return nil, fmt.Errorf("key %s: it is encrypted: %w", name, ErrPassphrase)
-		}
-		pass, err := passphrase()
-		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", name, err)
-		}
-		if mini, err = minisign.DecryptKey(pass, data); err != nil {
-			return nil, fmt.Errorf("key %s: %w", name, ErrPassphrase)
-		}
-	} else if err := mini.UnmarshalText(data); err != nil {
-		return nil, fmt.Errorf("key %s: %w", name, err)
-	}
-	// The library keeps the raw key to itself; its file form, which it prints
-	// without passphrase, has it at a fixed place.
-	text, err := mini.MarshalText()
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", name, err)
-	}
-	_, body, _ := bytes.Cut(text, []byte("\n"))
-	raw, err := decode64(string(body), keyFileLen)
-	if err != nil || len(raw) != keyFileLen {
-		return nil, fmt.Errorf("key %s: malformed", name)
-	}
-	return newKey(name, raw[keyFileRaw:keyFileRaw+8], raw[keyFileRaw+8:keyFileSum])
+// keyID is the id of a new key: minisign, which draws one at random, shows it to people.
+func keyID(public []byte) [keyIDLen]byte {
+	h := blake2b.Sum256(public)
+	return [keyIDLen]byte(h[:])
 }
 
 // Name returns the key's name.
-func (k *Key) Name() string { return k.name }
+func (k *Key) Name() string { return k.v.Name }
 
 // Person returns whose key it is.
-func (k *Key) Person() string { return k.person }
+func (k *Key) Person() string { return k.v.Person }
 
 // Context returns what the key signs.
-func (k *Key) Context() Context { return k.context }
+func (k *Key) Context() Context { return k.v.Context }
 
-// VKey returns the public half of any key but one for sums, whose public half
-// has no vkey; see [Key.Public].
-func (k *Key) VKey() VKey {
-	return VKey{k.name, k.person, k.context, ed25519.PublicKey(k.private[ed25519.SeedSize:])}
-}
+// Kind returns the key's kind.
+func (k *Key) Kind() KeyKind { return k.v.kind }
+
+// VKey returns the public half. That of a key for sums stands in a root in
+// another form; see [Key.Public].
+func (k *Key) VKey() VKey { return k.v }
 
 // ID returns NAME+HASH8.
-func (k *Key) ID() string { return k.VKey().ID() }
+func (k *Key) ID() string { return k.v.ID() }
 
 // Public returns the public half as it stands in a root: a minisign public key for
 // sums, else a vkey.
 func (k *Key) Public() string {
-	if k.context == ContextSums {
-		return k.mini.Public().(minisign.PublicKey).String()
+	if k.v.kind == KeyMinisign {
+		return minisignText(k.id[:], k.v.Public)
 	}
-	return k.VKey().String()
+	return k.v.String()
 }
 
 // RootKey returns the key's line for a root.
-func (k *Key) RootKey() RootKey { return RootKey{k.context, k.person, k.Public()} }
-
-// Minisign returns the key for the minisign library; only a sums key gives it.
-func (k *Key) Minisign() (minisign.PrivateKey, error) {
-	if k.context != ContextSums {
-		return minisign.PrivateKey{}, k.wrongContext(ContextSums)
-	}
-	return k.mini, nil
+func (k *Key) RootKey() RootKey {
+	return RootKey{Context: k.v.Context, Owner: k.v.Person, Key: k.Public()}
 }
 
-func (k *Key) wrongContext(want Context) error {
-	return fmt.Errorf("key %s signs in the context %s, not %s", k.name, k.context, want)
+// String names the key and nothing of its secret, whatever prints it.
+func (k *Key) String() string { return "key " + k.v.Name }
+
+// GoString is String, for %#v.
+func (k *Key) GoString() string { return k.String() }
+
+// Sign signs a message in a context, which must be the key's: see [Signer].
+func (k *Key) Sign(c Context, message []byte) ([]byte, error) {
+	if err := CheckContext(k, c); err != nil {
+		return nil, err
+	}
+	switch k.v.kind {
+	case KeyEd25519, KeyMinisign:
+		return ed25519.Sign(k.private, message), nil
+	case KeyCosignature:
+		seconds, _, ok := splitCosigned(message)
+		if !ok {
+			return nil, fmt.Errorf("key %s: a witness key signs cosignatures only", k.v.Name)
+		}
+		return append(binary.BigEndian.AppendUint64(nil, uint64(seconds)), ed25519.Sign(k.private, message)...), nil
+	case KeyMLDSA87:
+		return k.mldsa.SignDeterministic(message, &mldsa.Options{Context: sigContext(c)})
+	}
+	return nil, fmt.Errorf("key %s: no key file has a key of kind %s", k.v.Name, k.v.kind)
 }
 
-// Sign returns the Ed25519 signature of a message in a context, which must be the key's.
-// What a sums or a witness key signs has a form of its own: [SignSums], [Key.Cosigner].
-func (k *Key) Sign(context Context, message []byte) ([]byte, error) {
-	if k.context != context {
-		return nil, k.wrongContext(context)
+// CheckContext refuses (key-context) a signer that signs in another context.
+func CheckContext(s Signer, want Context) error { return checkContext(s.Name(), s.Context(), want) }
+
+func checkContext(name string, have, want Context) error {
+	if have == want {
+		return nil
 	}
-	if context == ContextSums || context == ContextWitness {
-		return nil, fmt.Errorf("key %s: the context %s has its own form of signature", k.name, context)
+	what := "in the context " + string(want)
+	if want == "" {
+		what = "what is no document of a known kind"
 	}
-	return ed25519.Sign(k.private, message), nil
+	return Refuse("key-context", name, "it signs in the context %s; it does not sign %s", have, what).
+		WithHint("a key signs in one context: its name ends in it")
 }
 
-// Signer returns the key in the form that package note takes. It signs texts of
-// its own context only, known by their first line.
-func (k *Key) Signer() note.Signer { return noteSigner{k, k.VKey().Hash(), -1} }
-
-// Cosigner returns a witness key that cosigns a checkpoint at the given time.
-func (k *Key) Cosigner(at time.Time) (note.Signer, error) {
-	if k.context != ContextWitness {
-		return nil, k.wrongContext(ContextWitness)
+// checkSign checks that a key of the name and context may sign the text, which its first line tells.
+func checkSign(name string, c Context, text []byte) error {
+	if len(text) == 0 || text[len(text)-1] != '\n' {
+		return errors.New("the text to be signed does not end in LF")
 	}
-	if at.Unix() < 0 {
-		return nil, fmt.Errorf("key %s: time %s before 1970", k.name, FormatDate(at))
+	of := textContext(text)
+	if err := checkContext(name, c, of); err != nil {
+		return err
 	}
-	return noteSigner{k, k.VKey().Hash(), at.Unix()}, nil
+	if of == ContextCheckpoint && !bytes.HasPrefix(text, []byte(name+"\n")) {
+		return Refuse("key-context", name, "the checkpoint is of another ledger")
+	}
+	return nil
 }
+
+// NoteSigner returns a signer in the form that package note takes. It signs texts
+// of its own context only, known by their first line.
+func NoteSigner(s Signer) note.Signer { return noteSigner{s, s.VKey().Hash()} }
 
 type noteSigner struct {
-	k       *Key
-	hash    uint32
-	seconds int64 // of a cosignature; -1 for other signatures
+	s    Signer
+	hash uint32
 }
 
-func (s noteSigner) Name() string    { return s.k.name }
-func (s noteSigner) KeyHash() uint32 { return s.hash }
-func (s noteSigner) Sign(msg []byte) ([]byte, error) {
-	context := textContext(msg)
-	if s.seconds >= 0 {
-		if context != ContextCheckpoint {
-			return nil, fmt.Errorf("key %s: only checkpoints are cosigned", s.k.name)
-		}
-		sig := binary.BigEndian.AppendUint64(nil, uint64(s.seconds))
-		return append(sig, ed25519.Sign(s.k.private, cosigned(s.seconds, msg))...), nil
+func (n noteSigner) Name() string    { return n.s.Name() }
+func (n noteSigner) KeyHash() uint32 { return n.hash }
+func (n noteSigner) Sign(msg []byte) ([]byte, error) {
+	if err := checkSign(n.s.Name(), n.s.Context(), msg); err != nil {
+		return nil, err
 	}
-	if context == ContextCheckpoint && !bytes.HasPrefix(msg, []byte(s.k.name+"\n")) && s.k.context == ContextCheckpoint {
-		return nil, fmt.Errorf("key %s: the checkpoint is of another ledger", s.k.name)
-	}
-	return s.k.Sign(context, msg)
+	return n.s.Sign(n.s.Context(), msg)
 }
 
 // textContext says in which context a text is signed, by its first line.
@@ -242,6 +214,8 @@ func textContext(text []byte) Context {
 	switch string(first) {
 	case rootTitle:
 		return ContextRoot
+	case ordersTitle:
+		return ContextOrder
 	case manifestTitle:
 		return ContextManifest
 	case allowlistTitle, rejectionTitle:

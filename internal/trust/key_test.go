@@ -5,8 +5,11 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +50,7 @@ func TestKeyNames(t *testing.T) {
 func TestKeyFile(t *testing.T) {
 	for _, name := range []string{"olga/root", "cleo/sums", testZone} {
 		k := testKey(t, name, "")
-		file, err := k.Marshal("")
+		file, err := k.Marshal(nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,45 +68,92 @@ func TestKeyFile(t *testing.T) {
 }
 
 // encrypt makes an encrypted key file that opens quickly: the parameters stand in the file.
-func encrypt(k *Key, passphrase string) []byte {
-	const ops, mem = 1 << 15, 1 << 24
-	b := make([]byte, keyFileLen)
-	copy(b, "EdScB2")
-	copy(b[6:38], "salt of thirty-two bytes, no less")
-	binary.LittleEndian.PutUint64(b[38:], ops)
-	binary.LittleEndian.PutUint64(b[46:], mem)
-	plain, _ := k.Marshal("")
-	_, body, _ := bytes.Cut(plain, []byte("\n"))
-	raw, _ := base64.StdEncoding.DecodeString(strings.TrimSpace(string(body)))
-	copy(b[keyFileRaw:], raw[keyFileRaw:])
-	// libsodium: with less work than memory allows, N is the power of two above work/8r.
-	stream, err := scrypt.Key([]byte(passphrase), b[6:38], 1<<10, 8, 1, 104)
+func encrypt(t testing.TB, k *Key, passphrase string) []byte {
+	t.Helper()
+	plain, err := k.Marshal(nil, nil)
 	if err != nil {
-		panic(err)
+		t.Fatal(err)
+	}
+	_, body, _ := bytes.Cut(plain, []byte("\n"))
+	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(b[keyFileKDF:], derivationS)
+	copy(b[keyFileSalt:keyFileWork], "salt of thirty-two bytes, no less")
+	binary.LittleEndian.PutUint64(b[keyFileWork:], 1<<15)
+	binary.LittleEndian.PutUint64(b[keyFileMemory:], 1<<24)
+	// libsodium: with less work than memory allows, N is the power of two above work/8r.
+	stream, err := scrypt.Key([]byte(passphrase), b[keyFileSalt:keyFileWork], 1<<10, 8, 1, len(b)-keyFileBody)
+	if err != nil {
+		t.Fatal(err)
 	}
 	for i, s := range stream {
-		b[keyFileRaw+i] ^= s
+		b[keyFileBody+i] ^= s
 	}
 	return []byte("untrusted comment: anything " + k.Name() + "\n" + base64.StdEncoding.EncodeToString(b) + "\n")
 }
 
+func mldsaKey(t testing.TB, name string) *Key {
+	t.Helper()
+	k, err := GenerateKeyOf(&counter{name: name + " mldsa87"}, KeyMLDSA87, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 func TestEncryptedKeyFile(t *testing.T) {
-	k := testKey(t, "olga/root", "")
-	file := encrypt(k, "correct horse")
-	pass := func(s string) func() (string, error) { return func() (string, error) { return s, nil } }
-	again, err := ParseKey(file, pass("correct horse"))
-	if err != nil || again.Public() != k.Public() {
-		t.Fatalf("%v", err)
+	for _, k := range []*Key{testKey(t, "olga/root", ""), testKey(t, "cleo/sums", ""), mldsaKey(t, "cleo/manifest")} {
+		file := encrypt(t, k, "correct horse")
+		asked := []byte("correct horse")
+		pass := func(s []byte) func() ([]byte, error) { return func() ([]byte, error) { return s, nil } }
+		again, err := ParseKey(file, pass(asked))
+		if err != nil || again.Public() != k.Public() || again.Kind() != k.Kind() {
+			t.Fatalf("%s: %v", k.Name(), err)
+		}
+		if !bytes.Equal(asked, make([]byte, len(asked))) {
+			t.Errorf("%s: the passphrase was not wiped", k.Name())
+		}
+		for _, wrong := range []string{"wrong", "", "correct horse "} {
+			if _, err := ParseKey(file, pass([]byte(wrong))); !errors.Is(err, ErrPassphrase) {
+				t.Errorf("%s: wrong passphrase: %v", k.Name(), err)
+			}
+		}
+		if _, err := ParseKey(file, pass(make([]byte, maxPassphrase+1))); err == nil {
+			t.Errorf("%s: endless passphrase taken", k.Name())
+		}
+		if _, err := ParseKey(file, nil); !errors.Is(err, ErrPassphrase) {
+			t.Errorf("%s: nobody to ask: %v", k.Name(), err)
+		}
+		stop := errors.New("stop")
+		if _, err := ParseKey(file, func() ([]byte, error) { return nil, stop }); !errors.Is(err, stop) {
+			t.Errorf("%s: passphrase not given: %v", k.Name(), err)
+		}
 	}
-	if _, err := ParseKey(file, pass("wrong")); !errors.Is(err, ErrPassphrase) {
-		t.Errorf("wrong passphrase: %v", err)
+	// The minisign library opens what we encrypt.
+	k := testKey(t, "cleo/sums", "")
+	theirs, err := minisign.DecryptKey("correct horse", encrypt(t, k, "correct horse"))
+	if err != nil || theirs.Public().(minisign.PublicKey).String() != k.Public() {
+		t.Errorf("the minisign library: %v", err)
 	}
-	if _, err := ParseKey(file, nil); !errors.Is(err, ErrPassphrase) {
-		t.Errorf("nobody to ask: %v", err)
-	}
-	stop := errors.New("stop")
-	if _, err := ParseKey(file, func() (string, error) { return "", stop }); !errors.Is(err, stop) {
-		t.Errorf("passphrase not given: %v", err)
+}
+
+// What libsodium makes of its limits decides whether files open elsewhere.
+func TestScryptCost(t *testing.T) {
+	for _, tt := range []struct {
+		work, memory uint64
+		n, p         int
+	}{
+		{scryptWork, scryptMemory, 1 << 20, 1},
+		{1 << 15, 1 << 24, 1 << 10, 1},
+		{0, 0, 2, 512},
+		{1 << 25, 1 << 24, 1 << 14, 64},
+		{1 << 25, 0, 2, 1 << 19},
+	} {
+		if n, p := scryptCost(tt.work, tt.memory); n != tt.n || p != tt.p {
+			t.Errorf("%d, %d: N %d, p %d; want %d, %d", tt.work, tt.memory, n, p, tt.n, tt.p)
+		}
 	}
 }
 
@@ -111,20 +161,41 @@ func TestMarshalWithPassphrase(t *testing.T) {
 	if !*long {
 		t.Skip("SKIPPED: encrypting a key takes 1 GiB and seconds; run with -long")
 	}
-	k := testKey(t, "olga/root", "")
-	file, err := k.Marshal("correct horse")
+	k := testKey(t, "cleo/sums", "")
+	file, err := k.Marshal(&counter{name: "salt"}, []byte("correct horse"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := ParseKey(file, func() (string, error) { return "correct horse", nil })
-	if err != nil || again.Name() != "olga/root" || again.Public() != k.Public() {
-		t.Fatal(err)
+	theirs, err := minisign.DecryptKey("correct horse", file)
+	if err != nil || theirs.Public().(minisign.PublicKey).String() != k.Public() {
+		t.Errorf("the minisign library: %v", err)
+	}
+}
+
+// No printing of a key prints its secret.
+func TestKeySecretIsNotPrinted(t *testing.T) {
+	for _, k := range []*Key{testKey(t, "olga/root", ""), mldsaKey(t, "cleo/manifest")} {
+		secret := []byte(k.private)
+		if k.mldsa != nil {
+			secret = k.mldsa.Bytes()
+		}
+		all := fmt.Sprintf("%v %+v %#v %s %q %x", k, k, k, k, k, k)
+		j, err := json.Marshal(map[string]any{"key": k})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(j)
+		for _, form := range []string{string(secret[:32]), hex.EncodeToString(secret[:32]), base64.StdEncoding.EncodeToString(secret[:30]), fmt.Sprint(secret[:8])} {
+			if strings.Contains(all, strings.Trim(form, "[]")) {
+				t.Errorf("%s: printed its secret: %.300q", k.Name(), all)
+			}
+		}
 	}
 }
 
 func TestParseKeyRefuses(t *testing.T) {
 	k := testKey(t, "olga/root", "")
-	file, err := k.Marshal("")
+	file, err := k.Marshal(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,6 +206,16 @@ func TestParseKeyRefuses(t *testing.T) {
 		change(b)
 		return keyComment + "olga/root\n" + base64.StdEncoding.EncodeToString(b) + "\n"
 	}
+	sealed := func(change func(b []byte)) string {
+		return with(func(b []byte) {
+			change(b)
+			copy(b[len(b)-keyFileSumLen:], keyFileSum(b[:len(b)-keyFileSumLen]))
+		})
+	}
+	pq, err := mldsaKey(t, "cleo/manifest").Marshal(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, bad := range map[string]string{
 		"empty":                 "",
 		"no comment":            body,
@@ -143,36 +224,64 @@ func TestParseKeyRefuses(t *testing.T) {
 		"no key":                keyComment + "olga/root\n",
 		"cut":                   string(file[:len(file)-20]),
 		"over size":             string(file) + strings.Repeat("\n", maxKeyFile),
+		"checksum":              with(func(b []byte) { b[len(b)-1] ^= 1 }),
+		"other hash":            with(func(b []byte) { b[keyFileHash] = 'X' }),
+		"bytes behind":          string(file) + "AAAA\n",
+		"one byte more":         keyComment + "olga/root\n" + base64.StdEncoding.EncodeToString(append(bytes.Clone(raw), 0)) + "\n",
+		"ML-DSA in Ed's form":   with(func(b []byte) { copy(b, algorithmMLDSA) }),
+		"ML-DSA for a root":     strings.Replace(string(pq), "cleo/manifest", "olga/root", 1),
+		"ML-DSA of the station": strings.Replace(string(pq), "cleo/manifest", "station/manifest", 1),
 		"other algorithm":       with(func(b []byte) { b[0] = 'X' }),
-		"other public half":     with(func(b []byte) { b[keyFileSum-1] ^= 1 }),
-		"other secret half":     with(func(b []byte) { b[keyFileRaw+8] ^= 1 }),
+		"other public half":     sealed(func(b []byte) { b[len(b)-keyFileSumLen-1] ^= 1 }),
+		"other secret half":     sealed(func(b []byte) { b[keyFileBody+keyIDLen] ^= 1 }),
 		"unknown derivation":    with(func(b []byte) { b[keyFileKDF] = 'x' }),
 		"not base64":            keyComment + "olga/root\n!!!!\n",
 		"scrypt without bounds": with(func(b []byte) { copy(b[2:], "Sc"); copy(b[38:], "\xff\xff\xff\xff\xff\xff\xff\xff") }),
 	} {
-		if _, err := ParseKey([]byte(bad), func() (string, error) { return "", nil }); err == nil {
+		if _, err := ParseKey([]byte(bad), func() ([]byte, error) { return nil, nil }); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}
 }
 
+// A key signs in its own context and refuses, by a stable code, every other.
 func TestSignContexts(t *testing.T) {
-	msg := []byte("message")
-	contexts := []Context{ContextRoot, ContextManifest, ContextSums, ContextAllowlist, ContextStatement, ContextCheckpoint, ContextWitness, ContextNarinfo}
-	for _, name := range []string{"a/root", "a/statement", "a/sums", "a/witness", testZone} {
-		k := testKey(t, name, "")
+	contexts := []Context{ContextRoot, ContextOrder, ContextManifest, ContextSums, ContextAllowlist, ContextStatement, ContextCheckpoint, ContextWitness, ContextNarinfo, ""}
+	keys := []*Key{mldsaKey(t, "a/manifest")}
+	for _, name := range []string{"a/root", "a/order", "a/manifest", "a/statement", "a/sums", "a/witness", testZone} {
+		keys = append(keys, testKey(t, name, ""))
+	}
+	for _, k := range keys {
 		for _, c := range contexts {
-			sig, err := k.Sign(c, msg)
-			want := c == k.Context() && c != ContextSums && c != ContextWitness
-			if (err == nil) != want {
-				t.Errorf("%s in %s: %v", name, c, err)
+			msg, text := []byte("message"), []byte("message")
+			if c == ContextWitness {
+				text = []byte(testCheckpoint)
+				msg = cosigned(7, text)
 			}
-			if err == nil && !ed25519.Verify(k.VKey().Public, msg, sig) {
-				t.Errorf("%s: its signature does not verify", name)
+			sig, err := k.Sign(c, msg)
+			if c != k.Context() {
+				wantCodes(t, err, "key-context")
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s in %s: %v", k.Name(), c, err)
+				continue
+			}
+			if k.Kind() == KeyMinisign {
+				if !ed25519.Verify(k.VKey().Public, text, sig) || k.VKey().Verify(text, sig) {
+					t.Errorf("%s: a bare signature", k.Name())
+				}
+				continue
+			}
+			if !k.VKey().Verify(text, sig) {
+				t.Errorf("%s: its signature does not verify", k.Name())
 			}
 		}
-		if _, err := k.Minisign(); (err == nil) != (k.Context() == ContextSums) {
-			t.Errorf("%s as a minisign key: %v", name, err)
+	}
+	w := testKey(t, "a/witness", "")
+	for _, msg := range []string{"message", cosignHeader, cosignHeader + "x\n", cosignHeader + "07\n", cosignHeader + "7"} {
+		if _, err := w.Sign(ContextWitness, []byte(msg)); err == nil {
+			t.Errorf("a witness signed %q", msg)
 		}
 	}
 }
@@ -181,6 +290,20 @@ const (
 	testSums    = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824  manifest\n"
 	testComment = "sallyport citadel shipment 7"
 )
+
+// miniKey is the key as the minisign library has it.
+func miniKey(t testing.TB, k *Key) minisign.PrivateKey {
+	t.Helper()
+	file, err := k.Marshal(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mini minisign.PrivateKey
+	if err := mini.UnmarshalText(file); err != nil {
+		t.Fatal(err)
+	}
+	return mini
+}
 
 func TestSums(t *testing.T) {
 	k := testKey(t, "cleo/sums", "")
@@ -191,7 +314,7 @@ func TestSums(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mini, _ := k.Minisign()
+	mini := miniKey(t, k)
 	other := testKey(t, "cleo/sums", "other")
 	legacy := minisign.SignWithComments(mini, []byte(testSums), testComment, "x")
 	hash := blake2b.Sum512([]byte(testSums))
@@ -238,9 +361,8 @@ func TestSums(t *testing.T) {
 	wantCodes(t, VerifySums(k.Public(), []byte(testSums+"x"), sig, testComment), "volume-signature")
 	wantCodes(t, VerifySums(k.Public(), []byte(testSums), sig, "sallyport citadel shipment 8"), "volume-signature")
 
-	if _, err := SignSums(testKey(t, "cleo/manifest", ""), []byte(testSums), testComment); err == nil {
-		t.Error("a manifest key signed sums")
-	}
+	_, err = SignSums(testKey(t, "cleo/manifest", ""), []byte(testSums), testComment)
+	wantCodes(t, err, "key-context")
 	if _, err := SignSums(k, []byte(testSums), "two\nlines"); err == nil {
 		t.Error("a comment of two lines was signed")
 	}
@@ -281,7 +403,7 @@ func TestMinisignProgram(t *testing.T) {
 	run("-VHm", sums, "-P", k.Public())
 
 	// Our key file signs there, and the result verifies here.
-	plain, err := k.Marshal("")
+	plain, err := k.Marshal(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

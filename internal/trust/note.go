@@ -2,7 +2,6 @@ package trust
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -12,13 +11,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/mod/sumdb/note"
 )
 
 // The first lines of the documents that are notes.
 const (
 	rootTitle      = "sallyport root v1"
+	ordersTitle    = "sallyport orders v1"
 	manifestTitle  = "sallyport manifest v1"
 	allowlistTitle = "sallyport allowlist v1"
 	rejectionTitle = "sallyport rejection v1"
@@ -44,10 +42,10 @@ type Note struct {
 // OpenNote verifies a signed note with the given keys. The text may have at most
 // limit bytes. doc is the first half of the codes of refusals: for "root"
 // root-note (malformed), root-size, root-signature (a known key's signature is wrong) and
-// root-unsigned (no known key has signed).
+// root-unsigned (no known key that counts has signed).
 func OpenNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 	n, err := openNote(doc, msg, limit, known)
-	if err == nil && len(n.Signers) == 0 {
+	if err == nil && !slices.ContainsFunc(n.Signers, VKey.Counts) {
 		return nil, Refuse(doc+"-unsigned", doc, "no known key has signed it%s", n.ignored())
 	}
 	return n, err
@@ -103,7 +101,7 @@ func openNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 	var wg sync.WaitGroup
 	for i := range claims {
 		c := &claims[i]
-		wg.Go(func() { c.ok = c.key.Verifier().Verify(text, c.sig) })
+		wg.Go(func() { c.ok = c.key.Verify(text, c.sig) })
 	}
 	wg.Wait()
 	for _, c := range claims {
@@ -126,11 +124,11 @@ func (n *Note) ignored() string {
 // distinct public keys. It returns the persons, sorted.
 func (n *Note) threshold(doc string, keys []VKey, want int, who string) (persons []string, r *Refusal) {
 	count := make(map[string]bool)
-	public := make(map[string]bool)
+	public := make(map[RawKey]bool)
 	for _, s := range n.Signers {
-		if slices.ContainsFunc(keys, s.Equal) {
+		if s.Counts() && slices.ContainsFunc(keys, s.Equal) {
 			count[s.Person] = true
-			public[string(s.Public)] = true
+			public[s.Raw()] = true
 		}
 	}
 	persons = slices.Sorted(maps.Keys(count))
@@ -201,38 +199,52 @@ func parseSigLine(line string) (h keyHash, sig []byte, err error) {
 	return keyHash{name, binary.BigEndian.Uint32(blob)}, blob[4:], nil
 }
 
-// SignText returns the signature line, without LF, of key under a root, a manifest, an
+// SignText returns the signature line, without LF, of a signer under a root, orders, a manifest, an
 // allowlist, a rejection or a checkpoint. A key of another context than the text's is
-// refused.
-func SignText(text []byte, key *Key) (line string, err error) {
-	return signText(text, key.Signer())
+// refused (key-context).
+func SignText(text []byte, s Signer) (line string, err error) {
+	if err := checkSign(s.Name(), s.Context(), text); err != nil {
+		return "", err
+	}
+	sig, err := s.Sign(s.Context(), text)
+	if err != nil {
+		return "", err
+	}
+	return sigLine(s.VKey(), sig), nil
 }
 
 // CosignText returns the signature line, without LF, of a witness under a checkpoint.
-func CosignText(text []byte, key *Key, at time.Time) (line string, err error) {
-	s, err := key.Cosigner(at)
+func CosignText(text []byte, s Signer, at time.Time) (line string, err error) {
+	if err := checkContext(s.Name(), s.Context(), ContextWitness); err != nil {
+		return "", err
+	}
+	if len(text) == 0 || text[len(text)-1] != '\n' || textContext(text) != ContextCheckpoint {
+		return "", Refuse("key-context", s.Name(), "only checkpoints are cosigned")
+	}
+	if at.Unix() < 0 {
+		return "", fmt.Errorf("key %s: time %s before 1970", s.Name(), FormatDate(at))
+	}
+	sig, err := s.Sign(ContextWitness, cosigned(at.Unix(), text))
 	if err != nil {
 		return "", err
 	}
-	return signText(text, s)
+	return sigLine(s.VKey(), sig), nil
 }
 
-func signText(text []byte, s note.Signer) (string, error) {
-	if len(text) == 0 || text[len(text)-1] != '\n' {
-		return "", errors.New("the text to be signed does not end in LF")
-	}
-	sig, err := s.Sign(text)
-	if err != nil {
-		return "", err
-	}
-	blob := binary.BigEndian.AppendUint32(nil, s.KeyHash())
-	return sigPrefix + s.Name() + " " + base64.StdEncoding.EncodeToString(append(blob, sig...)), nil
+// sigLine prints a signature line.
+func sigLine(k VKey, sig []byte) string {
+	blob := binary.BigEndian.AppendUint32(nil, k.Hash())
+	return sigPrefix + k.Name + " " + base64.StdEncoding.EncodeToString(append(blob, sig...))
 }
 
 // JoinNote puts a note together from its text and signature lines.
 func JoinNote(text []byte, lines ...string) []byte {
 	var b bytes.Buffer
-	b.Grow(len(text) + 1 + len(lines)*(maxKeyName+ed25519.SignatureSize*2))
+	size := len(text) + 1
+	for _, line := range lines {
+		size += len(line) + 1
+	}
+	b.Grow(size)
 	b.Write(text)
 	b.WriteByte('\n')
 	for _, line := range lines {
@@ -242,11 +254,11 @@ func JoinNote(text []byte, lines ...string) []byte {
 	return b.Bytes()
 }
 
-// SignNote signs a text with each key and returns the note.
-func SignNote(text []byte, keys ...*Key) ([]byte, error) {
-	lines := make([]string, len(keys))
-	for i, k := range keys {
-		line, err := SignText(text, k)
+// SignNote has each signer sign a text and returns the note.
+func SignNote(text []byte, signers ...Signer) ([]byte, error) {
+	lines := make([]string, len(signers))
+	for i, s := range signers {
+		line, err := SignText(text, s)
 		if err != nil {
 			return nil, err
 		}

@@ -200,7 +200,7 @@ func TestVKeyAgainstPackageNote(t *testing.T) {
 	if v.Name() != k.Name() || v.KeyHash() != k.VKey().Hash() {
 		t.Error("name or hash differ")
 	}
-	msg, err := note.Sign(&note.Note{Text: testCheckpoint}, k.Signer())
+	msg, err := note.Sign(&note.Note{Text: testCheckpoint}, NoteSigner(k))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -190,7 +190,7 @@ func TestWeakKeys(t *testing.T) {
 	if _, err := ParseVKey(good.String()); err != nil {
 		t.Error(err)
 	}
-	if _, err := NewVKey("olga/root", identity); err == nil {
+	if _, err := NewVKey(KeyEd25519, "olga/root", identity); err == nil {
 		t.Error("NewVKey took the identity")
 	}
 }
@@ -203,7 +203,7 @@ func TestParseVKeyRefuses(t *testing.T) {
 		"line feed in the base64": s[:60] + "\n" + s[60:],
 		"URL alphabet":            strings.NewReplacer("+", "-", "/", "_").Replace(s[19:]),
 		"byte behind":             s + "A",
-		"type of a cosignature":   VKey{k.Name, k.Person, ContextWitness, k.Public}.String(),
+		"type of a cosignature":   VKey{k.Name, k.Person, ContextWitness, k.Public, KeyCosignature}.String(),
 		"three parts in the name": vkeyOf("a/b/c", k.Public),
 		"context checkpoint":      vkeyOf("olga/checkpoint", k.Public),
 		"context sums":            vkeyOf("olga/sums", k.Public),
@@ -391,7 +391,7 @@ func TestParsedRootVerifiesNothing(t *testing.T) {
 // public key of two persons, so the count is tested on its own.
 func TestThresholdCountsPublicKeys(t *testing.T) {
 	k := testKey(t, "olga/root", "").VKey()
-	twin := VKey{"omar/root", "omar", ContextRoot, k.Public}
+	twin := VKey{"omar/root", "omar", ContextRoot, k.Public, KeyEd25519}
 	n := &Note{Signers: []VKey{k, twin}}
 	if _, ref := n.threshold("root", n.Signers, 2, "officers"); ref == nil {
 		t.Error("one public key under two names met a threshold of two")

@@ -2,10 +2,14 @@ package trust
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 
 	"aead.dev/minisign"
+	"golang.org/x/crypto/blake2b"
 )
 
 // maxSumsSig is more than twice what a signature of sums needs.
@@ -13,22 +17,42 @@ const maxSumsSig = 4096
 
 // SignSums signs the bytes of SHA256SUMS or SHA512SUMS with a key for sums and
 // returns a minisign signature file (pre-hashed), as `minisign -V` takes it.
-func SignSums(key *Key, sums []byte, trustedComment string) ([]byte, error) {
-	k, err := key.Minisign()
-	if err != nil {
+func SignSums(s Signer, sums []byte, trustedComment string) ([]byte, error) {
+	if err := CheckContext(s, ContextSums); err != nil {
 		return nil, err
 	}
 	if err := checkComment(trustedComment); err != nil {
 		return nil, err
 	}
-	r := minisign.NewReader(bytes.NewReader(sums))
-	var sink [32 << 10]byte
-	for {
-		if n, err := r.Read(sink[:]); n == 0 && err != nil {
-			break // the end: a bytes.Reader has no other error
-		}
+	public, err := parseMinisignKey(s.RootKey().Key)
+	if err != nil {
+		return nil, err
 	}
-	return r.SignWithComments(k, trustedComment, "signature by "+key.Name()), nil
+	sign := func(message []byte) ([]byte, error) {
+		sig, err := s.Sign(ContextSums, message)
+		if err == nil && len(sig) != ed25519.SignatureSize {
+			err = fmt.Errorf("key %s: signature of %d bytes, want %d", s.Name(), len(sig), ed25519.SignatureSize)
+		}
+		return sig, err
+	}
+	hash := blake2b.Sum512(sums)
+	sig, err := sign(hash[:])
+	if err != nil {
+		return nil, err
+	}
+	comment, err := sign(append(bytes.Clone(sig), trustedComment...))
+	if err != nil {
+		return nil, err
+	}
+	file := minisign.Signature{
+		Algorithm:        minisign.HashEdDSA,
+		KeyID:            public.ID(),
+		TrustedComment:   trustedComment,
+		UntrustedComment: "signature by " + s.Name(),
+		Signature:        [ed25519.SignatureSize]byte(sig),
+		CommentSignature: [ed25519.SignatureSize]byte(comment),
+	}
+	return file.MarshalText()
 }
 
 // VerifySums verifies a minisign signature of sums under a minisign public key, as
@@ -106,6 +130,11 @@ func parseMinisignKey(s string) (minisign.PublicKey, error) {
 		return key, fmt.Errorf("minisign public key %q: not in its one spelling", s)
 	}
 	return key, checkPoint(minisignPublic(s))
+}
+
+// minisignText prints a minisign public key.
+func minisignText(id, public []byte) string {
+	return base64.StdEncoding.EncodeToString(slices.Concat([]byte(algorithmEd), id, public))
 }
 
 // minisignPublic returns the Ed25519 key of a minisign public key.

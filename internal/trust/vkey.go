@@ -20,6 +20,7 @@ type Context string
 // The contexts.
 const (
 	ContextRoot       Context = "root"
+	ContextOrder      Context = "order"
 	ContextManifest   Context = "manifest"
 	ContextSums       Context = "sums"
 	ContextAllowlist  Context = "allowlist"
@@ -47,23 +48,15 @@ const (
 // station, which nobody else has, and counts towards no threshold.
 const Station = "station"
 
-// Types of keys in a vkey and in the hash of a signature line.
 const (
-	algEd25519     = 0x01
-	algCosignature = 0x04 // cosignature/v1
-)
-
-const (
-	maxKeyName    = 128 // of a vkey
-	originPrefix  = "sallyport/"
-	vkeyKeyLen    = 1 + ed25519.PublicKeySize
-	narinfoKeyLen = 64 // hexadecimal digits
+	maxKeyName   = 128 // of a vkey
+	originPrefix = "sallyport/"
 )
 
 // ParseContext parses the name of a context.
 func ParseContext(s string) (Context, error) {
 	switch c := Context(s); c {
-	case ContextRoot, ContextManifest, ContextSums, ContextAllowlist, ContextStatement,
+	case ContextRoot, ContextOrder, ContextManifest, ContextSums, ContextAllowlist, ContextStatement,
 		ContextCheckpoint, ContextWitness, ContextNarinfo:
 		return c, nil
 	}
@@ -127,38 +120,49 @@ func parseKeyName(name string) (person string, context Context, err error) {
 }
 
 // A VKey is a public key that verifies notes or statements, as NAME says:
-// PERSON/CONTEXT, or the origin of a ledger.
+// PERSON/CONTEXT, or the origin of a ledger. [NewVKey] and [ParseVKey] make
+// one; the zero VKey verifies nothing.
 type VKey struct {
 	Name    string
 	Person  string
 	Context Context
-	Public  ed25519.PublicKey
+	Public  []byte // in the form of its kind; not to be changed
+
+	kind KeyKind
 }
 
-// NewVKey names a public key.
-func NewVKey(name string, public ed25519.PublicKey) (VKey, error) {
-	if err := checkPoint(public); err != nil {
+// NewVKey names a public key of a kind. It may be none that the kind forbids,
+// and the kind must be allowed in the name's context.
+func NewVKey(kind KeyKind, name string, public []byte) (VKey, error) {
+	k, err := nameKey(kind, name, public)
+	if err == nil && kind.prefix() == "" {
+		err = fmt.Errorf("key %s: a key of kind %s is no vkey", name, kind)
+	}
+	if err == nil {
+		err = k.checkPublic()
+	}
+	if err != nil {
 		return VKey{}, err
 	}
-	return nameKey(name, public)
+	return k, nil
 }
 
-func nameKey(name string, public ed25519.PublicKey) (VKey, error) {
+func nameKey(kind KeyKind, name string, public []byte) (VKey, error) {
 	person, context, err := parseKeyName(name)
 	if err != nil {
 		return VKey{}, err
 	}
-	if context == ContextSums {
-		return VKey{}, fmt.Errorf("key name %q: sums are signed with a minisign key", name)
+	if err := checkKind(kind, context, person); err != nil {
+		return VKey{}, fmt.Errorf("key %s: %w", name, err)
 	}
-	return VKey{name, person, context, public}, nil
+	return VKey{name, person, context, public, kind}, nil
 }
 
 // ParseVKey parses NAME+HASH8+BASE64.
 func ParseVKey(s string) (VKey, error) {
 	k, err := parseVKey(s)
 	if err == nil {
-		err = checkPoint(k.Public)
+		err = k.checkPublic()
 	}
 	if err != nil {
 		return VKey{}, err
@@ -173,19 +177,17 @@ func parseVKey(s string) (VKey, error) {
 	if !ok1 || !ok2 {
 		return VKey{}, fmt.Errorf("vkey %.80q: want NAME+HASH8+BASE64", s)
 	}
-	key, err := decode64(key64, vkeyKeyLen)
+	key, err := decode64(key64, maxKeyType+maxPublic)
 	if err != nil {
 		return VKey{}, fmt.Errorf("vkey %.80q: %w", s, err)
 	}
-	if len(key) != vkeyKeyLen {
-		return VKey{}, fmt.Errorf("vkey %.80q: key of %d bytes, want %d", s, len(key), vkeyKeyLen)
+	kind, public, err := splitType(key)
+	if err != nil {
+		return VKey{}, fmt.Errorf("vkey %.80q: %w", s, err)
 	}
-	k, err := nameKey(name, key[1:])
+	k, err := nameKey(kind, name, public)
 	if err != nil {
 		return VKey{}, err
-	}
-	if key[0] != k.alg() {
-		return VKey{}, fmt.Errorf("vkey %.80q: key of type 0x%02x, want 0x%02x", s, key[0], k.alg())
 	}
 	if k.String() != s {
 		return VKey{}, fmt.Errorf("vkey %.160q: its hash is %08x", s, k.Hash())
@@ -193,17 +195,19 @@ func parseVKey(s string) (VKey, error) {
 	return k, nil
 }
 
-func (k VKey) alg() byte {
-	if k.Context == ContextWitness {
-		return algCosignature
-	}
-	return algEd25519
-}
+// Kind returns the kind of key.
+func (k VKey) Kind() KeyKind { return k.kind }
+
+// Counts reports whether the key's signatures count towards a threshold: those of
+// an additional key, ML-DSA-87, never do.
+func (k VKey) Counts() bool { return k.kind != KeyMLDSA87 }
+
+// typed returns the bytes of type and key, as they stand in a vkey.
+func (k VKey) typed() []byte { return append([]byte(k.kind.prefix()), k.Public...) }
 
 // Hash returns the four bytes that signature lines carry.
 func (k VKey) Hash() uint32 {
-	b := append([]byte(k.Name), '\n', k.alg())
-	h := sha256.Sum256(append(b, k.Public...))
+	h := sha256.Sum256(append([]byte(k.Name+"\n"), k.typed()...))
 	return binary.BigEndian.Uint32(h[:])
 }
 
@@ -212,16 +216,47 @@ func (k VKey) ID() string { return fmt.Sprintf("%s+%08x", k.Name, k.Hash()) }
 
 // String returns the vkey.
 func (k VKey) String() string {
-	return k.ID() + "+" + base64.StdEncoding.EncodeToString(append([]byte{k.alg()}, k.Public...))
+	return k.ID() + "+" + base64.StdEncoding.EncodeToString(k.typed())
 }
 
-// Equal reports whether both are the same key of the same name.
+// Equal reports whether both are the same key of the same name and kind.
 func (k VKey) Equal(other VKey) bool {
-	return k.Name == other.Name && bytes.Equal(k.Public, other.Public)
+	return k.Name == other.Name && k.kind == other.kind && bytes.Equal(k.Public, other.Public)
 }
 
-// Verifier returns the key in the form that package note takes. A witness key
-// verifies cosignatures.
+// Same reports whether one secret answers to both, whatever their kinds and
+// names: what counts distinct keys must not count it twice.
+func (k VKey) Same(other VKey) bool { return k.Raw() == other.Raw() }
+
+// Verify verifies a signature of this key's kind. A witness key verifies
+// cosignatures of a checkpoint. It takes any bytes and does no more work than
+// their length asks for.
+func (k VKey) Verify(message, sig []byte) bool {
+	if checkKind(k.kind, k.Context, k.Person) != nil {
+		return false // a key that no root can have
+	}
+	switch k.kind {
+	case KeyEd25519:
+		return verifyEd25519(k.Public, message, sig)
+	case KeyCosignature:
+		seconds, rest, ok := splitCosignature(sig)
+		return ok && verifyEd25519(k.Public, cosigned(seconds, message), rest)
+	case KeyP256:
+		return verifyP256(k.Public, message, sig)
+	case KeySSHSIG:
+		return verifySSHSIG(k.Public, k.Context, message, sig)
+	case KeyMLDSA87:
+		return verifyMLDSA(k.Public, k.Context, message, sig)
+	}
+	return false
+}
+
+// verifyEd25519 is ed25519.Verify, which panics if the key has another length.
+func verifyEd25519(public, message, sig []byte) bool {
+	return len(public) == ed25519.PublicKeySize && ed25519.Verify(public, message, sig)
+}
+
+// Verifier returns the key in the form that package note takes.
 func (k VKey) Verifier() note.Verifier { return noteVerifier{k, k.Hash()} }
 
 type noteVerifier struct {
@@ -229,22 +264,33 @@ type noteVerifier struct {
 	hash uint32
 }
 
-func (v noteVerifier) Name() string    { return v.k.Name }
-func (v noteVerifier) KeyHash() uint32 { return v.hash }
-func (v noteVerifier) Verify(msg, sig []byte) bool {
-	if v.k.Context == ContextWitness {
-		if len(sig) != 8+ed25519.SignatureSize {
-			return false
-		}
-		seconds := binary.BigEndian.Uint64(sig)
-		return seconds <= MaxSize && ed25519.Verify(v.k.Public, cosigned(int64(seconds), msg), sig[8:])
-	}
-	return ed25519.Verify(v.k.Public, msg, sig)
-}
+func (v noteVerifier) Name() string                { return v.k.Name }
+func (v noteVerifier) KeyHash() uint32             { return v.hash }
+func (v noteVerifier) Verify(msg, sig []byte) bool { return v.k.Verify(msg, sig) }
+
+const cosignHeader = "cosignature/v1\ntime "
 
 // cosigned returns what a witness signs.
 func cosigned(seconds int64, text []byte) []byte {
-	return append(fmt.Appendf(nil, "cosignature/v1\ntime %d\n", seconds), text...)
+	return append(fmt.Appendf(nil, "%s%d\n", cosignHeader, seconds), text...)
+}
+
+// splitCosigned takes apart what cosigned returns.
+func splitCosigned(message []byte) (seconds int64, text []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(message, []byte(cosignHeader))
+	digits, text, two := bytes.Cut(rest, []byte("\n"))
+	seconds, err := ParseNumber(string(digits), MaxSize)
+	return seconds, text, ok && two && err == nil
+}
+
+// splitCosignature takes a cosignature apart: when it was made, and the Ed25519
+// signature.
+func splitCosignature(sig []byte) (seconds int64, rest []byte, ok bool) {
+	if len(sig) != cosignatureLen {
+		return 0, nil, false
+	}
+	at := binary.BigEndian.Uint64(sig)
+	return int64(at), sig[8:], at <= MaxSize
 }
 
 var errWeakKey = errors.New("public key is not a point of the prime-order group in its one spelling")

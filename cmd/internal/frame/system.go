@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -59,56 +60,59 @@ func (e *Env) Key(path string) (*trust.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := trust.ParseKey(data, func() (string, error) { return e.passphrase("passphrase of " + path + ": ") })
+	k, err := trust.ParseKey(data, func() ([]byte, error) { return e.passphrase("passphrase of " + path + ": ") })
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", path, err)
 	}
 	return k, nil
 }
 
-// NewPassphrase asks twice for the passphrase of a new key.
-func (e *Env) NewPassphrase(what string) (string, error) {
+// NewPassphrase asks twice for the passphrase of a new key. The caller wipes it.
+func (e *Env) NewPassphrase(what string) ([]byte, error) {
 	if e.Getenv("SALLYPORT_PASSPHRASE_FILE") != "" {
-		return e.passphrase("")
+		one, err := e.passphrase("")
+		if err == nil && len(one) == 0 {
+			return nil, Usage("the file that SALLYPORT_PASSPHRASE_FILE names has an empty first line; a key without a passphrase needs --no-passphrase")
+		}
+		return one, err
 	}
 	one, err := e.passphrase("new passphrase for " + what + ": ")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	two, err := e.passphrase("the same again: ")
+	defer clear(two)
+	if err == nil && !bytes.Equal(one, two) {
+		err = errors.New("the two passphrases differ; nothing was written")
+	}
+	if err == nil && len(one) == 0 {
+		err = Usage("empty passphrase; a key without one needs --no-passphrase")
+	}
 	if err != nil {
-		return "", err
-	}
-	if one != two {
-		return "", errors.New("the two passphrases differ; nothing was written")
-	}
-	if one == "" {
-		return "", Usage("empty passphrase; a key without one needs --no-passphrase")
+		clear(one)
+		return nil, err
 	}
 	return one, nil
 }
 
-func (e *Env) passphrase(prompt string) (string, error) {
+// passphrase asks for a passphrase. The caller wipes it.
+func (e *Env) passphrase(prompt string) ([]byte, error) {
 	if file := e.Getenv("SALLYPORT_PASSPHRASE_FILE"); file != "" {
 		data, err := ReadBounded(file, 4096)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		for i, b := range data {
-			if b == '\n' {
-				data = data[:i]
-				break
-			}
-		}
-		return string(data), nil
+		line, rest, _ := bytes.Cut(data, []byte("\n"))
+		clear(rest)
+		return line, nil
 	}
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return "", WithHint(errors.New("a passphrase is needed and there is no terminal to ask at"), "set SALLYPORT_PASSPHRASE_FILE to a file that holds it")
+		return nil, WithHint(errors.New("a passphrase is needed and there is no terminal to ask at"), "set SALLYPORT_PASSPHRASE_FILE to a file that holds it")
 	}
 	defer tty.Close()
 	fmt.Fprint(tty, prompt)
 	b, err := term.ReadPassword(int(tty.Fd()))
 	fmt.Fprintln(tty)
-	return string(b), err
+	return b, err
 }

@@ -75,13 +75,14 @@ func generate(env *frame.Env, name, file string, open bool) (secret []byte, publ
 	if err != nil {
 		return nil, "", frame.Usage("%v", err)
 	}
-	passphrase := ""
+	var passphrase []byte
 	if open {
 		env.Say("WARNING: %s is not encrypted; whoever reads it can sign as %s", file, name)
 	} else if passphrase, err = env.NewPassphrase(file); err != nil {
 		return nil, "", err
 	}
-	secret, err = k.Marshal(passphrase)
+	defer clear(passphrase)
+	secret, err = k.Marshal(env.Rand, passphrase)
 	line := k.RootKey()
 	return secret, fmt.Sprintf("%s %s %s", line.Context, line.Owner, line.Key), err
 }

@@ -82,7 +82,7 @@ everybody who has to check something: builders, auditors, the outside.`,
 			if _, err := trust.ParseRoot(text); err != nil {
 				return err
 			}
-			var signers []*trust.Key
+			var signers []trust.Signer
 			for _, f := range keys {
 				k, err := env.Key(f)
 				if err != nil {

@@ -164,7 +164,7 @@ func (d *delivery) clone(t testing.TB) *delivery {
 // signManifest puts another text into the volume, signed, with sums that fit and are signed.
 func (d *delivery) signManifest(text []byte, keys ...string) {
 	d.t.Helper()
-	var signers []*trust.Key
+	var signers []trust.Signer
 	for _, k := range keys {
 		signers = append(signers, testKey(d.t, k))
 	}

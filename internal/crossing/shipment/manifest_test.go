@@ -116,7 +116,7 @@ func TestOpenManifest(t *testing.T) {
 	d := newDelivery(t)
 	text := d.manifest.Text()
 	sign := func(text []byte, keys ...string) []byte {
-		var ks []*trust.Key
+		var ks []trust.Signer
 		for _, k := range keys {
 			ks = append(ks, testKey(t, k))
 		}

@@ -75,7 +75,7 @@ func exampleFiles(t *testing.T) map[string][]byte {
 	var keys strings.Builder
 	for _, name := range []string{"olga/root", "carol/manifest", "carol/sums"} {
 		key := testKey(t, name)
-		file, err := key.Marshal("")
+		file, err := key.Marshal(nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

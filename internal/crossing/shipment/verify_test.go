@@ -427,7 +427,7 @@ func (d *delivery) uncover(name, path string) {
 func legacySignature(t *testing.T, name string, sums []byte, comment string) []byte {
 	t.Helper()
 	key := testKey(t, name)
-	file, err := key.Marshal("")
+	file, err := key.Marshal(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package statement
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -394,7 +395,7 @@ func TestEnvelopeWithOpenSSL(t *testing.T) {
 	if err := json.Unmarshal(b, &env); err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(k.VKey().Public)
+	der, err := x509.MarshalPKIXPublicKey(ed25519.PublicKey(k.VKey().Public))
 	if err != nil {
 		t.Fatal(err)
 	}

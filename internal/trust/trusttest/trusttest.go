@@ -107,7 +107,7 @@ func (e *Enclave) Root() *trust.Root {
 // Sign signs a text with the keys of the given names.
 func (e *Enclave) Sign(text []byte, names ...string) []byte {
 	e.t.Helper()
-	keys := make([]*trust.Key, len(names))
+	keys := make([]trust.Signer, len(names))
 	for i, name := range names {
 		keys[i] = e.Key(name)
 	}
