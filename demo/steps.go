@@ -30,7 +30,7 @@ const (
 
 // persons and their keys. In an enclave each person makes their own, with a passphrase, on their own machine.
 var persons = []string{
-	"olga/root", "carol/manifest", "carol/sums", "dave/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist",
+	"olga/root", "olga/order", "carol/manifest", "carol/sums", "dave/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist",
 	"erin/statement", "frank/statement", "wilma/witness", "dev/narinfo",
 }
 
@@ -167,7 +167,7 @@ func (d *demo) admit() error {
 	if _, err := d.do(d.station("init", "--kind", "inside", "--enclave", enclave, "inside")...); err != nil {
 		return err
 	}
-	args := d.station("trust", "init", "--zone", "inside", "--key", d.key("olga/root"), "--threshold", "root=1", "--threshold", "allowlist/"+track+"=2", "--policy", "quorum=2")
+	args := d.station("trust", "init", "--zone", "inside", "--key", d.key("olga/root"), "--threshold", "root=1", "--threshold", "order=1", "--threshold", "allowlist/"+track+"=2", "--policy", "quorum=2")
 	for _, p := range persons {
 		args = append(args, "--enroll", d.key(p)+".pub")
 	}

@@ -292,8 +292,8 @@ func (w *world) forgeries(evil item) map[string]func(exec func(q string, args ..
 		m := &world{t: w.t, dir: w.path("mallorys"), keys: w.keys}
 		m.mkdir("")
 		m.must(station, "init", "--kind", "inside", "--enclave", enclave, "inside")
-		args := []string{station, "trust", "init", "--zone", "inside", "--key", w.key("mallory/root"), "--threshold", "root=1", "--threshold", "allowlist/dev=1", "--policy", "quorum=1"}
-		for _, k := range []string{"mallory/root", "mallory/allowlist", "mallory/statement", "dev/narinfo"} {
+		args := []string{station, "trust", "init", "--zone", "inside", "--key", w.key("mallory/root"), "--threshold", "root=1", "--threshold", "order=1", "--threshold", "allowlist/dev=1", "--policy", "quorum=1"}
+		for _, k := range []string{"mallory/root", "mallory/order", "mallory/allowlist", "mallory/statement", "dev/narinfo"} {
 			args = append(args, "--enroll", w.key(k)+".pub")
 		}
 		for _, r := range []string{"officer=mallory", "reviewer=mallory", "builder=mallory"} {

@@ -53,11 +53,11 @@ const limit = 2 * time.Minute
 
 // persons have keys; mallory's are in no root.
 var persons = []string{
-	"olga/root", "carol/manifest", "carol/sums", "dave/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist",
+	"olga/root", "olga/order", "carol/manifest", "carol/sums", "dave/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist",
 	"erin/statement", "frank/statement", "wilma/witness", "dev/narinfo",
 }
 
-var strangers = []string{"mallory/root", "mallory/manifest", "mallory/sums", "mallory/statement", "mallory/allowlist", "mallory-track/narinfo"}
+var strangers = []string{"mallory/root", "mallory/order", "mallory/manifest", "mallory/sums", "mallory/statement", "mallory/allowlist", "mallory-track/narinfo"}
 
 // A world is a directory with keys, an outside, an inside, volumes and slips.
 type world struct {
@@ -535,7 +535,7 @@ func fresh(t testing.TB) string {
 }
 
 func (w *world) trustInit() []string {
-	args := []string{station, "trust", "init", "--zone", "inside", "--key", w.key("olga/root"), "--threshold", "root=1", "--threshold", "allowlist/" + track + "=2", "--policy", "quorum=2"}
+	args := []string{station, "trust", "init", "--zone", "inside", "--key", w.key("olga/root"), "--threshold", "root=1", "--threshold", "order=1", "--threshold", "allowlist/" + track + "=2", "--policy", "quorum=2"}
 	for _, p := range persons {
 		args = append(args, "--enroll", w.key(p)+".pub")
 	}

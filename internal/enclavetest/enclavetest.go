@@ -113,14 +113,14 @@ func New(t testing.TB) *Enclave {
 	cfg.Space.Reserve = 0
 	e.must(store.Init(dir, cfg, e.Clock, &stream{name: "zone"}))
 	e.Open(dir)
-	root := &trust.Root{Enclave: Name, Version: 1, Date: Epoch, Thresholds: map[string]int{"root": 1}, Policies: map[string]string{trust.PolicyQuorum: "2"}}
+	root := &trust.Root{Enclave: Name, Version: 1, Date: Epoch, Thresholds: map[string]int{"root": 1, "order": 1}, Policies: map[string]string{trust.PolicyQuorum: "2"}}
 	for _, track := range []string{"dev", "prod"} {
 		root.SetThreshold(track, 2)
 		q := TrackKey(t, track).Public().Q()
 		root.Keys = append(root.Keys, trust.RootKey{Context: trust.ContextNarinfo, Owner: track, Key: hex.EncodeToString(q[:])})
 	}
 	for _, name := range []string{
-		"olga/root", "carol/manifest", "carol/sums", "dave/statement", "eve/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist", "rita/allowlist",
+		"olga/root", "olga/order", "carol/manifest", "carol/sums", "dave/statement", "eve/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist", "rita/allowlist",
 		"erin/statement", "frank/statement", "greg/statement",
 	} {
 		root.Keys = append(root.Keys, Key(t, name).RootKey())

@@ -16,12 +16,14 @@ type Allowlist struct {
 	Version  int64
 	Date     time.Time
 	Root     int64 // the root's version in force when it was signed
+	Orders   int64 // the orders' version in force when it was signed, 0 if there were none
 	Previous Digest
-	Items    []Item // sorted
+	Classes  []Class // rules by which items of this version were approved
+	Items    []Item  // sorted
 
 	digest Digest         // of the text it was parsed from
 	byName map[string]int // made when parsed
-	opened bool           // by the threshold of an opened root
+	self   *Allowlist     // itself once it was opened, by the threshold of an opened root
 }
 
 // Text prints the allowlist; the items need not be sorted.
@@ -32,13 +34,16 @@ func (a *Allowlist) Text() []byte {
 		SortItems(items)
 	}
 	b := make([]byte, 0, 512+160*len(items))
-	b = fmt.Appendf(b, "%s\nenclave %s\ntrack %s\nversion %d\ndate %s\nroot %d\nprevious %s\n",
-		allowlistTitle, a.Enclave, a.Track, a.Version, FormatDate(a.Date), a.Root, FormatPrevious(a.Previous))
+	b = fmt.Appendf(b, "%s\nenclave %s\ntrack %s\nversion %d\ndate %s\nroot %d\norders %d\nprevious %s\n",
+		allowlistTitle, a.Enclave, a.Track, a.Version, FormatDate(a.Date), a.Root, a.Orders, FormatPrevious(a.Previous))
+	for _, line := range classLines(a.Classes) {
+		b = append(append(b, line...), '\n')
+	}
 	return AppendItems(b, items)
 }
 
 // Opened reports whether the list was verified by an opened root.
-func (a *Allowlist) Opened() bool { return a.opened }
+func (a *Allowlist) Opened() bool { return a != nil && a.self == a }
 
 // Digest returns the digest of the text.
 func (a *Allowlist) Digest() Digest {
@@ -75,64 +80,99 @@ func (a *Allowlist) BySHA256(d Digest) (Item, bool) {
 
 // ParseAllowlist checks the form of an allowlist's text, and nothing of who signed it.
 func ParseAllowlist(text []byte) (*Allowlist, error) {
-	s, err := NewScanner("allowlist", text, MaxListSize)
+	a, s, err := parseHead(text)
 	if err != nil {
 		return nil, err
 	}
+	if err := a.parseBody(s, text); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// parseHead reads an allowlist up to its first class or item.
+func parseHead(text []byte) (*Allowlist, *Scanner, error) {
+	s, err := NewScanner("allowlist", text, MaxListSize)
+	if err != nil {
+		return nil, nil, err
+	}
 	a := new(Allowlist)
 	if !s.Title(allowlistTitle) {
-		return nil, s.Err()
+		return nil, nil, s.Err()
 	}
 	a.Enclave = s.Word("enclave")
 	a.Track = s.Word("track")
 	a.Version = s.Number("version")
 	a.Date = s.Date("date")
 	a.Root = s.Number("root")
+	a.Orders = s.Count("orders")
 	a.Previous = s.Previous("previous", a.Version == 1)
-	if s.Err() != nil {
-		return nil, s.Err()
-	}
+	return a, s, s.Err()
+}
+
+// parseBody reads what stands behind the head.
+func (a *Allowlist) parseBody(s *Scanner, text []byte) error {
 	// Hashing the text takes as long as reading it.
 	var wg sync.WaitGroup
 	wg.Go(func() { a.digest = Sum(text) })
+	at := s.Offset()
+	a.Classes = s.classes()
 	a.Items, a.byName = s.items(false)
 	wg.Wait()
-	if s.Err() != nil {
-		return nil, s.Err()
+	for _, c := range a.Classes {
+		if c.Items > len(a.Items) && len(s.bad) == 0 {
+			s.Refuse("class", at, "the class %d %s has %d items, the list %d", c.Shipment, c.Rule, c.Items, len(a.Items))
+		}
 	}
-	return a, nil
+	return s.Err()
 }
 
-// OpenAllowlist verifies an allowlist by the root in force: signed by the track's
-// threshold of reviewers, whom it returns. The caller's [Floor] decides
-// whether it is too old.
-func OpenAllowlist(msg []byte, root *Root) (a *Allowlist, persons []string, err error) {
-	if !root.opened {
+// OpenAllowlist verifies an allowlist by the root in force: signed by as many reviewers as the track and the kinds of its items ask for, whom it returns. orders
+// are those in force, nil if there are none: a list that was signed under newer ones is refused. What they recall is out of every list, which whoever uses
+// the list has to ask them. The caller's [Floor] decides whether the list is too old.
+func OpenAllowlist(msg []byte, root *Root, orders *Orders) (a *Allowlist, persons []string, err error) {
+	if !root.Opened() || orders != nil && (!orders.Opened() || orders.Enclave != root.Enclave) {
 		return nil, nil, ErrNotOpened
 	}
-	keys := root.Signers(ContextAllowlist)
-	n, err := openNote("allowlist", msg, MaxListSize, keys)
+	text, _, err := SplitNote("allowlist", msg, MaxListSize)
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err = ParseAllowlist(n.Text)
+	a, s, err := parseHead(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	// The form is judged before the signatures, but both take long: each signature hashes the whole text.
+	var wg sync.WaitGroup
+	var n *Note
+	var unsigned error
+	wg.Go(func() { n, unsigned = openNote("allowlist", msg, MaxListSize, root.Signers(ContextAllowlist, a.Date)) })
+	err = a.parseBody(s, text)
+	wg.Wait()
 	if err != nil {
 		return nil, nil, err
 	}
 	subject := a.Subject()
 	var bad Refusals
+	if rest := bad.Merge(unsigned); rest != nil {
+		return nil, nil, rest
+	}
 	if a.Enclave != root.Enclave {
 		bad.Add(Refuse("allowlist-enclave", subject, "it is of enclave %s, not %s", a.Enclave, root.Enclave))
 	}
-	if a.Root > root.Version {
-		bad.Add(Refuse("allowlist-root", subject, "it was signed under root version %d; version %d is the newest known here", a.Root, root.Version).
-			WithHint("bring in the newer root first"))
+	bad.Add(root.fits("allowlist", subject, a.Root, a.Date)...)
+	switch have := orders.Number(); {
+	case a.Orders > have:
+		bad.Add(Refuse("allowlist-orders", subject, "it was signed under orders version %d; version %d is the newest known here", a.Orders, have).
+			WithHint("bring in the newer orders first"))
+	case have > 0 && a.Orders == have && a.Date.Before(orders.Date):
+		bad.Add(Refuse("allowlist-date", subject, "its date %s is before that of the orders it was signed under, %s", FormatDate(a.Date), FormatDate(orders.Date)))
 	}
-	if root.Threshold(a.Track) < 1 {
+	if want := root.ListThreshold(a.Track, a.Items); want < 1 {
 		bad.Add(Refuse("allowlist-track", subject, "the root knows no track %s", a.Track))
-	} else {
+	} else if n != nil {
 		var ref *Refusal
-		if persons, ref = n.threshold("allowlist", keys, root.Threshold(a.Track), "reviewers"); ref != nil {
+		if persons, ref = root.met(n, "allowlist", ContextAllowlist, a.Date, want); ref != nil {
 			ref.Subject = subject
 			bad.Add(ref)
 		}
@@ -140,7 +180,7 @@ func OpenAllowlist(msg []byte, root *Root) (a *Allowlist, persons []string, err 
 	if len(bad) > 0 {
 		return nil, nil, bad
 	}
-	a.opened = true
+	a.self = a
 	return a, persons, nil
 }
 
@@ -182,6 +222,9 @@ func (a *Allowlist) CheckSuccessor(prev *Allowlist) error {
 	}
 	if a.Root < prev.Root {
 		bad.Add(Refuse("allowlist-root", subject, "it was signed under root version %d, the one before under %d", a.Root, prev.Root))
+	}
+	if a.Orders < prev.Orders {
+		bad.Add(Refuse("allowlist-orders", subject, "it was signed under orders version %d, the one before under %d", a.Orders, prev.Orders))
 	}
 	return bad.Err()
 }

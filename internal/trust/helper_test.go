@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -72,7 +73,7 @@ func (e *enclave) root() *Root {
 		Enclave:    "citadel",
 		Version:    1,
 		Date:       epoch,
-		Thresholds: map[string]int{"root": 2},
+		Thresholds: map[string]int{"root": 2, "order": 2},
 		Policies:   map[string]string{PolicyQuorum: "2"},
 	}
 	r.SetThreshold("dev", 2)
@@ -83,6 +84,9 @@ func (e *enclave) root() *Root {
 		}
 	}
 	give(RoleOfficer, ContextRoot, "olga", "omar", "oona")
+	for _, p := range r.Persons(RoleOfficer) {
+		r.Keys = append(r.Keys, e.key(p+"/order").RootKey())
+	}
 	give(RoleReviewer, ContextAllowlist, "rada", "remy", "rosa")
 	give(RoleBuilder, ContextStatement, "bela", "boas", "bria")
 	give(RoleCollector, ContextManifest, "cleo")
@@ -92,7 +96,7 @@ func (e *enclave) root() *Root {
 	r.Keys = append(r.Keys,
 		e.key("cleo/sums").RootKey(),
 		e.key(testZone).RootKey(),
-		RootKey{ContextNarinfo, "dev", strings.Repeat("8d", 32)})
+		RootKey{Context: ContextNarinfo, Owner: "dev", Key: strings.Repeat("8d", 32)})
 	return r
 }
 
@@ -128,8 +132,7 @@ func next(r *Root) *Root {
 	n.Previous = r.Digest()
 	n.Date = r.Date.Add(time.Hour)
 	n.Keys, n.Roles = slices.Clone(r.Keys), slices.Clone(r.Roles)
-	n.Thresholds = map[string]int{"root": r.Thresholds["root"], "allowlist/dev": r.Thresholds["allowlist/dev"]}
-	n.opened = false
+	n.Thresholds, n.Policies = maps.Clone(r.Thresholds), maps.Clone(r.Policies)
 	return &n
 }
 
@@ -200,7 +203,11 @@ func sortBody(text string, header int) string {
 // vkeyOf names any bytes as a vkey, without any check.
 func vkeyOf(name string, public []byte) string {
 	person, context, _ := parseKeyName(name)
-	return VKey{name, person, context, public, fileKind(context)}.String()
+	kind := KeyEd25519
+	if context == ContextWitness {
+		kind = KeyCosignature
+	}
+	return VKey{name, person, context, public, kind}.String()
 }
 
 // lineOf is a signature line with any signature.

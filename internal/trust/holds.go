@@ -5,19 +5,6 @@ import (
 	"strings"
 )
 
-// Holds reports whether the root gives this very key to a person with the role.
-func (r *Root) Holds(k *Key, role Role) bool {
-	if !r.HasRole(k.Person(), role) {
-		return false
-	}
-	for _, have := range r.Keys {
-		if have.Context == k.Context() && have.Owner == k.Person() && have.Key == k.Public() {
-			return true
-		}
-	}
-	return false
-}
-
 // Printable makes a string from outside safe to print and to put into a statement: whatever is not printable ASCII becomes an escape as in a
 // Go string, and what is longer than max bytes is cut and ends in "...".
 func Printable(s string, max int) string {

@@ -18,6 +18,9 @@ const (
 	KindOutput     = "output"     // a nar; NAME is bound to it only by a quorum or a fixed output
 )
 
+// itemKinds returns all kinds of items, sorted.
+func itemKinds() []string { return []string{KindDerivation, KindOutput, KindSource} }
+
 // An Item is one thing that crosses: a line of a manifest or an allowlist.
 // Name is the base name of a store path.
 type Item struct {

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -118,25 +117,6 @@ func openNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 
 func (n *Note) ignored() string {
 	return list("; signatures by other keys: ", n.Ignored)
-}
-
-// threshold counts whose of the given keys stand under the note: distinct persons and
-// distinct public keys. It returns the persons, sorted.
-func (n *Note) threshold(doc string, keys []VKey, want int, who string) (persons []string, r *Refusal) {
-	count := make(map[string]bool)
-	public := make(map[RawKey]bool)
-	for _, s := range n.Signers {
-		if s.Counts() && slices.ContainsFunc(keys, s.Equal) {
-			count[s.Person] = true
-			public[s.Raw()] = true
-		}
-	}
-	persons = slices.Sorted(maps.Keys(count))
-	// A threshold below 1 would be no threshold; no root that was parsed has one.
-	if have := min(len(persons), len(public)); want < 1 || have < want {
-		return nil, Refuse(doc+"-threshold", doc, "signed by %d of %d %s%s%s", have, want, who, list(": ", persons), n.ignored())
-	}
-	return persons, nil
 }
 
 func list(intro string, words []string) string {

@@ -36,18 +36,18 @@ func TestRootRoundTrip(t *testing.T) {
 	if !r.HasRole("ines", RoleImporter) || r.HasRole("ines", RoleBuilder) {
 		t.Error("roles of ines are wrong")
 	}
-	if n := len(r.SumsKeys("cleo")); n != 1 || r.SumsKeys("olga") != nil {
+	if n := len(r.SumsKeys("cleo", epoch)); n != 1 || r.SumsKeys("olga", epoch) != nil {
 		t.Errorf("%d sums keys of cleo", n)
 	}
 	if len(r.CheckpointKeys(testZone)) != 1 || len(r.CheckpointKeys("sallyport/citadel/outside")) != 0 {
 		t.Error("checkpoint keys are wrong")
 	}
-	for context, n := range map[Context]int{ContextRoot: 3, ContextAllowlist: 3, ContextStatement: 5, ContextManifest: 1, ContextWitness: 1, ContextCheckpoint: 1} {
-		if have := len(r.Signers(context)); have != n {
+	for context, n := range map[Context]int{ContextRoot: 3, ContextOrder: 3, ContextAllowlist: 3, ContextStatement: 5, ContextManifest: 1, ContextWitness: 1, ContextCheckpoint: 1} {
+		if have := len(r.Signers(context, epoch)); have != n {
 			t.Errorf("%d signers of %s, want %d", have, context, n)
 		}
 	}
-	if len(r.StationKeys()) != 1 || len(r.WitnessKeys()) != 1 || len(r.CollectorVerifiers()) != 1 || len(r.Reviewers()) != 3 {
+	if len(r.StationKeys(epoch)) != 1 || len(r.WitnessKeys()) != 1 || len(r.CollectorVerifiers(epoch)) != 1 || len(r.Reviewers()) != 3 {
 		t.Error("keys of station, witness, collector or reviewers are wrong")
 	}
 }
@@ -203,7 +203,7 @@ func TestParseVKeyRefuses(t *testing.T) {
 		"line feed in the base64": s[:60] + "\n" + s[60:],
 		"URL alphabet":            strings.NewReplacer("+", "-", "/", "_").Replace(s[19:]),
 		"byte behind":             s + "A",
-		"type of a cosignature":   VKey{k.Name, k.Person, ContextWitness, k.Public, KeyCosignature}.String(),
+		"type of a cosignature":   VKey{k.Name, k.Person, ContextRoot, k.Public, KeyCosignature}.String(),
 		"three parts in the name": vkeyOf("a/b/c", k.Public),
 		"context checkpoint":      vkeyOf("olga/checkpoint", k.Public),
 		"context sums":            vkeyOf("olga/sums", k.Public),
@@ -285,7 +285,7 @@ func TestRootNext(t *testing.T) {
 	replaced := next(one) // oona gives way to otto
 	for i, k := range replaced.Keys {
 		if k.Owner == "oona" {
-			replaced.Keys[i] = e.key("otto/root").RootKey()
+			replaced.Keys[i] = e.key("otto/" + string(k.Context)).RootKey()
 		}
 	}
 	for i, l := range replaced.Roles {
@@ -379,7 +379,7 @@ func TestParsedRootVerifiesNothing(t *testing.T) {
 	if _, err := r.Next(e.sign(next(r).Text(), "olga/root", "omar/root")); err != ErrNotOpened {
 		t.Errorf("Next: %v", err)
 	}
-	if _, _, err := OpenAllowlist(e.sign(testAllowlist(1).Text(), "rada/allowlist", "remy/allowlist"), r); err != ErrNotOpened {
+	if _, _, err := OpenAllowlist(e.sign(testAllowlist(1).Text(), "rada/allowlist", "remy/allowlist"), r, nil); err != ErrNotOpened {
 		t.Errorf("OpenAllowlist: %v", err)
 	}
 	if _, err := (Floor{}).AcceptRoot(r); err != ErrNotOpened {
@@ -392,11 +392,12 @@ func TestParsedRootVerifiesNothing(t *testing.T) {
 func TestThresholdCountsPublicKeys(t *testing.T) {
 	k := testKey(t, "olga/root", "").VKey()
 	twin := VKey{"omar/root", "omar", ContextRoot, k.Public, KeyEd25519}
+	r := &Root{Roles: []RoleLine{{RoleOfficer, "olga"}, {RoleOfficer, "omar"}}, Keys: []RootKey{{Context: ContextRoot, Owner: "olga", Key: k.String()}, {Context: ContextRoot, Owner: "omar", Key: twin.String()}}}
 	n := &Note{Signers: []VKey{k, twin}}
-	if _, ref := n.threshold("root", n.Signers, 2, "officers"); ref == nil {
+	if _, ref := r.met(n, "root", ContextRoot, epoch, 2); ref == nil {
 		t.Error("one public key under two names met a threshold of two")
 	}
-	if _, ref := n.threshold("root", n.Signers, 0, "officers"); ref == nil {
+	if _, ref := r.met(n, "root", ContextRoot, epoch, 0); ref == nil {
 		t.Error("a threshold of 0 was met")
 	}
 }
@@ -424,19 +425,19 @@ func TestFloorRoot(t *testing.T) {
 	wantCodes(t, err, "root-rollback")
 	_, err = f.AcceptRoot(twoAgain)
 	wantCodes(t, err, "root-equivocation")
-	if f.RootVersion != 2 || f.RootDigest != two.Digest() {
+	if f.Root.Version != 2 || f.Root.Digest != two.Digest() {
 		t.Error("the floor moved on a refusal")
 	}
 }
 
 func TestFloorJSON(t *testing.T) {
-	f := Floor{RootVersion: 3, RootDigest: Sum([]byte("root")), Allowlists: map[string]AllowlistFloor{"dev": {7, Sum([]byte("dev"))}, "prod": {1, Sum([]byte("prod"))}}}
+	f := Floor{Root: Mark{3, Sum([]byte("root")), epoch}, Orders: Mark{4, Sum([]byte("orders")), epoch}, Allowlists: map[string]Mark{"dev": {7, Sum([]byte("dev")), epoch}, "prod": {1, Sum([]byte("prod")), epoch}}}
 	b, err := f.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
 	g, err := ParseFloor(b)
-	if err != nil || g.RootDigest != f.RootDigest || !maps.Equal(f.Allowlists, g.Allowlists) {
+	if err != nil || g.Root != f.Root || g.Orders != f.Orders || !maps.Equal(f.Allowlists, g.Allowlists) {
 		t.Fatalf("%+v, %v", g, err)
 	}
 	empty, err := Floor{}.Marshal()
@@ -450,13 +451,15 @@ func TestFloorJSON(t *testing.T) {
 	for name, bad := range map[string]string{
 		"cut":              s[:len(s)/2],
 		"empty":            "",
-		"unknown member":   replace(t, s, `{"root_version"`, `{"x":1,"root_version"`),
-		"member twice":     replace(t, s, `"root_version":3`, `"root_version":9,"root_version":3`),
-		"other case":       replace(t, s, `"root_version"`, `"Root_Version"`),
-		"white space":      replace(t, s, `"root_version":3`, `"root_version": 3`),
-		"negative":         replace(t, s, `"root_version":3`, `"root_version":-3`),
-		"version 0":        replace(t, s, `"root_version":3`, `"root_version":0`),
-		"no allowlists":    `{"root_version":0,"root_digest":"` + strings.Repeat("0", 64) + `","allowlists":null}` + "\n",
+		"unknown member":   replace(t, s, `{"root"`, `{"x":1,"root"`),
+		"member twice":     replace(t, s, `"version":3`, `"version":9,"version":3`),
+		"other case":       replace(t, s, `"root"`, `"Root"`),
+		"white space":      replace(t, s, `"version":3`, `"version": 3`),
+		"negative":         replace(t, s, `"version":3`, `"version":-3`),
+		"version 0":        replace(t, s, `"version":3`, `"version":0`),
+		"no allowlists":    replace(t, string(empty), "{}}", "null}"),
+		"orders 0":         replace(t, s, `"version":4`, `"version":0`),
+		"no date":          replace(t, s, `"version":4,"digest":"`+Sum([]byte("orders")).String()+`","date":"2026-03-01T09:00:00Z"`, `"version":4,"digest":"`+Sum([]byte("orders")).String()+`","date":"0001-01-01T00:00:00Z"`),
 		"allowlist 0":      replace(t, s, `"version":7`, `"version":0`),
 		"name of no track": replace(t, s, `"dev"`, `"Dev"`),
 	} {
@@ -494,7 +497,7 @@ func FuzzParseVKey(f *testing.F) {
 }
 
 func FuzzParseFloor(f *testing.F) {
-	b, err := Floor{RootVersion: 3, RootDigest: Sum(nil), Allowlists: map[string]AllowlistFloor{"dev": {7, Sum(nil)}}}.Marshal()
+	b, err := Floor{Root: Mark{3, Sum(nil), epoch}, Allowlists: map[string]Mark{"dev": {7, Sum(nil), epoch}}}.Marshal()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -513,10 +516,10 @@ func FuzzParseFloor(f *testing.F) {
 func TestHolds(t *testing.T) {
 	e := newEnclave(t)
 	r := e.root()
-	if !r.Holds(e.key("ines/statement"), RoleImporter) || r.Holds(e.key("ines/statement"), RoleBuilder) {
+	if !r.Holds(e.key("ines/statement"), RoleImporter, epoch) || r.Holds(e.key("ines/statement"), RoleBuilder, epoch) {
 		t.Error("roles of ines's key are wrong")
 	}
-	if r.Holds(testKey(t, "ines/statement", "second"), RoleImporter) || r.Holds(e.key("ines/manifest"), RoleImporter) {
+	if r.Holds(testKey(t, "ines/statement", "second"), RoleImporter, epoch) || r.Holds(e.key("ines/manifest"), RoleImporter, epoch) {
 		t.Error("a key that is not in the root is held")
 	}
 }

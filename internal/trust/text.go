@@ -316,15 +316,22 @@ func (s *Scanner) Word(word string) string {
 
 // Number reads a line whose value is a number from 1 up.
 func (s *Scanner) Number(word string) int64 {
+	off, faults := s.off, len(s.bad)
+	n := s.Count(word)
+	if n == 0 && len(s.bad) == faults && !s.lost {
+		s.Refuse("syntax", off, "%s: 0, want 1 or more", word)
+	}
+	return n
+}
+
+// Count reads a line whose value is a number from 0 up.
+func (s *Scanner) Count(word string) int64 {
 	off := s.off
 	v := s.Field(word)
 	if v == "" {
 		return 0
 	}
 	n, err := ParseNumber(v, MaxSize)
-	if err == nil && n == 0 {
-		err = errors.New("0, want 1 or more")
-	}
 	if err != nil {
 		s.Refuse("syntax", off, "%s: %v", word, err)
 		return 0

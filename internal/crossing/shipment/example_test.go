@@ -66,10 +66,10 @@ func Example() {
 // ceremony makes the keys, and the root that names them.
 func ceremony() (root *trust.Root, manifestKey, sumsKey *trust.Key) {
 	r := &trust.Root{Enclave: "demo", Version: 1, Date: time.Date(2026, 2, 1, 9, 0, 0, 0, time.UTC),
-		Thresholds: map[string]int{"root": 1}, Policies: map[string]string{trust.PolicyQuorum: "1"},
+		Thresholds: map[string]int{"root": 1, "order": 1}, Policies: map[string]string{trust.PolicyQuorum: "1"},
 		Roles: []trust.RoleLine{{Role: trust.RoleBuilder, Person: "bela"}, {Role: trust.RoleCollector, Person: "carol"}, {Role: trust.RoleOfficer, Person: "olga"}}}
 	keys := map[string]*trust.Key{}
-	for _, name := range []string{"bela/statement", "carol/manifest", "carol/sums", "olga/root"} {
+	for _, name := range []string{"bela/statement", "carol/manifest", "carol/sums", "olga/order", "olga/root"} {
 		k, err := trust.GenerateKey(rand.Reader, name)
 		check(err)
 		keys[name] = k

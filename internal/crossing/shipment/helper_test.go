@@ -60,7 +60,7 @@ type holder struct {
 // makeRoot makes version 1 of the enclave demo's root, signed by olga.
 func makeRoot(t testing.TB, holders ...holder) (note []byte, pin trust.Digest) {
 	t.Helper()
-	r := &trust.Root{Enclave: "demo", Version: 1, Date: epoch, Thresholds: map[string]int{"root": 1}, Policies: map[string]string{trust.PolicyQuorum: "1"}}
+	r := &trust.Root{Enclave: "demo", Version: 1, Date: epoch, Thresholds: map[string]int{"root": 1, "order": 1}, Policies: map[string]string{trust.PolicyQuorum: "1"}}
 	for _, h := range holders {
 		for _, name := range h.keys {
 			key := testKey(t, name)
@@ -79,7 +79,7 @@ func makeRoot(t testing.TB, holders ...holder) (note []byte, pin trust.Digest) {
 }
 
 var (
-	officer   = holder{trust.RoleOfficer, []string{"olga/root"}}
+	officer   = holder{trust.RoleOfficer, []string{"olga/root", "olga/order"}}
 	builder   = holder{trust.RoleBuilder, []string{"bela/statement"}}
 	collector = holder{trust.RoleCollector, []string{"carol/manifest", "carol/sums"}}
 )

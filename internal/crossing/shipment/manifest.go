@@ -3,7 +3,6 @@ package shipment
 import (
 	"bytes"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -134,28 +133,31 @@ func ParseManifest(text []byte) (*Manifest, error) {
 	return m, nil
 }
 
-// OpenManifest checks the collectors' signatures under a manifest file, for the enclave that root is of, and only then reads its lines.
+// OpenManifest reads a manifest file and checks the collectors' signatures under it, by the keys that count on its date, for the enclave that root is of.
 // It also returns the collectors who signed.
 func OpenManifest(file []byte, root *trust.Root) (*Manifest, []string, error) {
 	if len(file) > MaxManifest {
 		return nil, nil, trust.Refuse("manifest-size", "manifest", "%d bytes, more than %d", len(file), MaxManifest)
 	}
-	n, err := trust.OpenNote("manifest", file, MaxManifest, root.CollectorVerifiers())
+	text, _, err := trust.SplitNote("manifest", file, MaxManifest)
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := ParseManifest(n.Text)
+	// Its date says which keys count.
+	m, err := ParseManifest(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	n, err := trust.OpenNote("manifest", file, MaxManifest, root.CollectorVerifiers(m.Date))
 	if err != nil {
 		return nil, nil, err
 	}
 	if m.Enclave != root.Enclave {
 		return nil, nil, trust.Refuse("manifest-enclave", "manifest", "made for enclave %q, this is %q", m.Enclave, root.Enclave)
 	}
-	var persons []string
-	for _, k := range n.Signers {
-		if !slices.Contains(persons, k.Person) {
-			persons = append(persons, k.Person)
-		}
+	persons, err := root.Collectors(n, m.Date)
+	if err != nil {
+		return nil, nil, err
 	}
 	return m, persons, nil
 }

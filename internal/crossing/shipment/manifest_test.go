@@ -135,7 +135,7 @@ func TestOpenManifest(t *testing.T) {
 		codes   []string
 	}{
 		{"one collector", good, "carol", nil},
-		{"two collectors", sign(text, "cedric/manifest", "carol/manifest"), "cedric carol", nil},
+		{"two collectors", sign(text, "cedric/manifest", "carol/manifest"), "carol cedric", nil},
 		{"a collector and a stranger", sign(text, "eve/manifest", "carol/manifest"), "carol", nil},
 		{"a key outside of the root", sign(text, "eve/manifest"), "", []string{"manifest-unsigned"}},
 		{"another key of the same name", sign(text, "carol/manifest")[:len(text)+1], "", []string{"manifest-note"}},

@@ -575,7 +575,7 @@ func isHex(s string) bool {
 func (j *judge) signed(sums, sig []byte, signers []string) (person, detail string) {
 	var faults []string
 	for _, person := range signers {
-		for _, key := range j.o.Root.SumsKeys(person) {
+		for _, key := range j.o.Root.SumsKeys(person, j.m.Date) {
 			err := trust.VerifySums(key, sums, sig, trust.SumsComment(j.m.Enclave, j.m.Number))
 			if err == nil {
 				return person, ""

@@ -181,7 +181,7 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := trust.OpenAllowlist(h.get(t, "/sallyport/allowlist/1"), root); err != nil {
+	if _, _, err := trust.OpenAllowlist(h.get(t, "/sallyport/allowlist/1"), root, nil); err != nil {
 		t.Error(err)
 	}
 	var ev Evidence

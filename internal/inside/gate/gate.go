@@ -191,7 +191,7 @@ func (g *Gate) mayImport() error {
 	if k.Context() != trust.ContextStatement {
 		return trust.Refuse("key-context", k.Name(), "a key of context %q signs no statement", k.Context())
 	}
-	if !g.Root.Holds(k, trust.RoleImporter) {
+	if !g.Root.Holds(k, trust.RoleImporter, g.Clock()) {
 		return trust.Refuse("not-importer", k.Name(), "the root in force (version %d) does not give this key to an importer", g.Root.Version)
 	}
 	return nil

@@ -104,7 +104,7 @@ func TestImport(t *testing.T) {
 	if err != nil || env.Kind() != statement.KindImported {
 		t.Fatalf("%v, %v", env, err)
 	}
-	if _, person, err := env.Verify(e.Root); err != nil || person != "dave" {
+	if _, person, err := env.Verify(e.Root, e.Zone.Origin()); err != nil || person != "dave" {
 		t.Errorf("%s, %v", person, err)
 	}
 	// Again it is a replay, and changes nothing.

@@ -98,7 +98,7 @@ func (d *Desk) approve(ctx context.Context, c *dossier, track string, key *trust
 	if len(out.Persons) >= out.Threshold {
 		note = trust.JoinNote(p.text, all...)
 		// The very check that every verifier will make decides, not a count of rows.
-		a, persons, err := trust.OpenAllowlist(note, d.Root)
+		a, persons, err := trust.OpenAllowlist(note, d.Root, nil)
 		if err == nil {
 			err = a.CheckSuccessor(current)
 		}
@@ -185,7 +185,7 @@ func (d *Desk) reviewer(key *trust.Key) *trust.Refusal {
 	switch {
 	case key.Context() != trust.ContextAllowlist:
 		return trust.Refuse("key-context", key.Name(), "a key of context %q signs no allowlist", key.Context())
-	case !d.Root.Holds(key, trust.RoleReviewer):
+	case !d.Root.Holds(key, trust.RoleReviewer, d.Clock()):
 		return trust.Refuse("not-reviewer", key.Name(), "the root in force (version %d) does not give this key to a reviewer", d.Root.Version)
 	}
 	return nil
@@ -207,7 +207,7 @@ func (d *Desk) current(ctx context.Context, track string) (list *trust.Allowlist
 	if err != nil || note == nil {
 		return nil, false, err
 	}
-	list, _, err = trust.OpenAllowlist(note, d.Root)
+	list, _, err = trust.OpenAllowlist(note, d.Root, nil)
 	if err == nil {
 		return list, true, nil
 	}
@@ -216,7 +216,7 @@ func (d *Desk) current(ctx context.Context, track string) (list *trust.Allowlist
 		return nil, false, errors.Join(err, pastErr)
 	}
 	for _, root := range past {
-		if list, _, err := trust.OpenAllowlist(note, root); err == nil {
+		if list, _, err := trust.OpenAllowlist(note, root, nil); err == nil {
 			return list, false, nil
 		}
 	}
@@ -303,7 +303,7 @@ func (d *Desk) proposal(ctx context.Context, c *dossier, track string, current *
 			return nil, err
 		}
 		// What stands in the catalog is a claim.
-		if k, err := trust.VerifyLine("allowlist", p.text, line, d.Root.Signers(trust.ContextAllowlist)); err == nil && k.Person == person {
+		if k, err := trust.VerifyLine("allowlist", p.text, line, d.Root.Signers(trust.ContextAllowlist, proposed.Date)); err == nil && k.Person == person {
 			p.lines[person] = line
 		}
 	}

@@ -216,7 +216,7 @@ func (d *Desk) importer(ctx context.Context, number int64, manifest trust.Digest
 	if err != nil {
 		return "", err
 	}
-	_, person, err := e.Verify(d.Root)
+	_, person, err := e.Verify(d.Root, d.Zone.Origin())
 	if err == nil {
 		return person, nil
 	}
@@ -226,7 +226,7 @@ func (d *Desk) importer(ctx context.Context, number int64, manifest trust.Digest
 		return "", errors.Join(err, pastErr)
 	}
 	for _, root := range past {
-		if _, person, err := e.Verify(root); err == nil {
+		if _, person, err := e.Verify(root, d.Zone.Origin()); err == nil {
 			return person, nil
 		}
 	}

@@ -71,7 +71,7 @@ func inForce(t *testing.T, e *enclavetest.Enclave, track string) (*trust.Allowli
 	if note == nil {
 		return nil, nil
 	}
-	a, persons, err := trust.OpenAllowlist(note, e.Root)
+	a, persons, err := trust.OpenAllowlist(note, e.Root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestApprove(t *testing.T) {
 	for _, s := range e.Entries() {
 		if s.Kind == statement.KindApproved {
 			line, _ := s.Predicate["signature"].(string)
-			k, err := trust.VerifyLine("allowlist", list.Text(), line, e.Root.Signers(trust.ContextAllowlist))
+			k, err := trust.VerifyLine("allowlist", list.Text(), line, e.Root.Signers(trust.ContextAllowlist, list.Date))
 			if err != nil || k.Person != s.Predicate["person"] {
 				t.Errorf("%v: %v", s.Predicate["person"], err)
 			}
@@ -368,7 +368,7 @@ func TestReject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := env.Verify(e.Root); err != nil {
+	if _, _, err := env.Verify(e.Root, e.Zone.Origin()); err != nil {
 		t.Error(err)
 	}
 	if e.Row(`SELECT state FROM shipment`) != "rejected" || e.Row(`SELECT count(*) FROM proposal`) != "0" || e.Row(`SELECT count(*) FROM proposal_signature`) != "0" {

@@ -103,7 +103,7 @@ func Load(ctx context.Context, z *store.Zone, root *trust.Root, track string) (*
 	if note == nil {
 		return nil, trust.Refuse("no-allowlist", "track "+track, "nothing was approved for it yet").WithHint("'review approve' makes the first allowlist")
 	}
-	list, _, err := trust.OpenAllowlist(note, root)
+	list, _, err := trust.OpenAllowlist(note, root, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (v *View) Evidence(name string, envelopes [][]byte) (*quorum.Agreement, err
 	if !ok {
 		return nil, v.notAllowed(name)
 	}
-	a, err := quorum.Decide(v.Root, v.List, name, drv.SHA256, envelopes)
+	a, err := quorum.Decide(trust.Allowed{Root: v.Root, List: v.List}, name, drv.SHA256, envelopes)
 	if err != nil {
 		return nil, err
 	}

@@ -411,7 +411,7 @@ func TestFloor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, _, err := trust.OpenAllowlist(note, e.Root)
+	other, _, err := trust.OpenAllowlist(note, e.Root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

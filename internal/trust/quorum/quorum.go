@@ -1,4 +1,4 @@
-// Package quorum says whether enough builders agree on the outputs of a derivation: docs/spec/trust.md section 7.
+// Package quorum says whether enough builders agree on the outputs of a derivation: docs/spec/trust.md section 8.
 //
 // A [Vote] is a `built` statement that verifies; a [Ballot] has the votes about one derivation; [Decide] gives the [Agreement], or says who is
 // missing (quorum-waiting) or who says otherwise (quorum-dissent). Nobody's word counts twice, and a word that does not verify neither counts nor dissents.
@@ -6,7 +6,6 @@ package quorum
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,6 +19,9 @@ import (
 // A BuiltOutput is one output as a builder names it.
 type BuiltOutput = statement.BuiltOutput
 
+// ledger is the kind of the ledger that builders speak to.
+const ledger = "inside"
+
 // MaxVotes is how many envelopes about one derivation are looked at.
 const MaxVotes = 1000
 
@@ -32,23 +34,18 @@ type Vote struct {
 	System     string
 	Outputs    map[string]BuiltOutput // by store path
 
-	public string
+	key trust.VKey
 }
 
 // Ballot returns the votes about one derivation among envelopes: those that verify
-// by the root as `built` statements about its base name. ignored says of each of
+// by the root as `built` statements about its base name, and that the orders, which may be nil, have not set aside. ignored says of each of
 // the others why it does not count. A repeated vote of one key counts once.
-func Ballot(root *trust.Root, derivation string, envelopes [][]byte) (votes []Vote, ignored trust.Refusals, err error) {
-	if !root.Opened() {
+func Ballot(root *trust.Root, orders *trust.Orders, derivation string, envelopes [][]byte) (votes []Vote, ignored trust.Refusals, err error) {
+	if !root.Opened() || orders != nil && !orders.Opened() {
 		return nil, nil, trust.ErrNotOpened
 	}
 	if len(envelopes) > MaxVotes {
 		return nil, nil, trust.Refuse("quorum-size", derivation, "%d statements, more than %d", len(envelopes), MaxVotes)
-	}
-	keys := root.Signers(trust.ContextStatement)
-	public := make(map[string]string, len(keys))
-	for _, k := range keys {
-		public[k.ID()] = string(k.Public)
 	}
 	seen := make(map[trust.Digest]bool)
 	for i, b := range envelopes {
@@ -56,7 +53,7 @@ func Ballot(root *trust.Root, derivation string, envelopes [][]byte) (votes []Vo
 			continue
 		}
 		seen[trust.Sum(b)] = true
-		v, err := openVote(root, keys, derivation, b)
+		v, err := openVote(root, orders, derivation, b)
 		if err != nil {
 			rs, ok := trust.AsRefusals(err)
 			if !ok {
@@ -68,13 +65,12 @@ func Ballot(root *trust.Root, derivation string, envelopes [][]byte) (votes []Vo
 			}
 			continue
 		}
-		v.public = public[v.KeyID]
 		votes = append(votes, v)
 	}
 	return votes, ignored, nil
 }
 
-func openVote(root *trust.Root, keys []trust.VKey, derivation string, b []byte) (Vote, error) {
+func openVote(root *trust.Root, orders *trust.Orders, derivation string, b []byte) (Vote, error) {
 	e, err := statement.ParseEnvelope(b)
 	if err != nil {
 		return Vote{}, err
@@ -82,7 +78,7 @@ func openVote(root *trust.Root, keys []trust.VKey, derivation string, b []byte) 
 	if e.Kind() != statement.KindBuilt {
 		return Vote{}, trust.Refuse("quorum-kind", "statement "+e.Kind(), "only %q counts", statement.KindBuilt)
 	}
-	s, person, err := e.VerifyWith(root, keys)
+	s, person, err := e.Verify(root, trust.Origin(root.Enclave, ledger))
 	if err != nil {
 		return Vote{}, err
 	}
@@ -91,6 +87,14 @@ func openVote(root *trust.Root, keys []trust.VKey, derivation string, b []byte) 
 	if v.Derivation != storepath.Dir+"/"+derivation {
 		return Vote{}, trust.Refuse("quorum-derivation", "statement "+e.Kind(), "it is about %s", v.Derivation)
 	}
+	if settled, ok := orders.IsSettled(derivation, v.KeyID); ok {
+		return Vote{}, trust.Refuse("quorum-settled", e.KeyID(), "set aside on %s: %s", trust.FormatDate(settled.Date), settled.Reason)
+	}
+	date, err := s.Time()
+	if err != nil {
+		return Vote{}, err
+	}
+	v.key, _ = root.Signer(v.KeyID, date)
 	sum, _ := s.Predicate["derivation-sha256"].(string)
 	if v.SHA256, err = trust.ParseDigest(sum); err != nil {
 		return Vote{}, err
@@ -126,34 +130,32 @@ type Agreement struct {
 }
 
 // Decide decides whether the outputs of a derivation are agreed: the
-// derivation, named by its base name and the digest of its file, is an item of
-// the allowlist; enough builders, distinct persons and distinct public keys, say the
-// same; and no valid statement says anything else. Codes: not-allowed, quorum-waiting,
-// quorum-dissent.
-func Decide(root *trust.Root, allow *trust.Allowlist, derivation string, drv trust.Digest, envelopes [][]byte) (*Agreement, error) {
-	if !root.Opened() {
-		return nil, trust.ErrNotOpened
+// derivation, named by its base name and the digest of its file, is allowed; enough builders, distinct persons (a deputy and the principal being one) and distinct
+// public keys, say the same; and no valid statement says anything else. Codes: not-allowed, recalled, quorum-waiting, quorum-dissent.
+func Decide(allowed trust.Allowed, derivation string, drv trust.Digest, envelopes [][]byte) (*Agreement, error) {
+	it, _, err := allowed.ByName(derivation)
+	if err != nil {
+		return nil, err
 	}
-	if !allow.Opened() || allow.Enclave != root.Enclave {
-		return nil, errors.New("trust: the allowlist was not opened by a root of this enclave")
-	}
-	it, ok := allow.ByName(derivation)
-	if !ok || it.Kind != trust.KindDerivation {
-		return nil, trust.Refuse("not-allowed", derivation, "no derivation of this name is in the %s", allow.Subject())
+	if it.Kind != trust.KindDerivation {
+		return nil, trust.Refuse("not-allowed", derivation, "the %s has it as %s, not as a derivation", allowed.List.Subject(), it.Kind)
 	}
 	if it.SHA256 != drv {
-		return nil, trust.Refuse("not-allowed", derivation, "the %s has it with digest %s, not %s", allow.Subject(), it.SHA256, drv)
+		return nil, trust.Refuse("not-allowed", derivation, "the %s has it with digest %s, not %s", allowed.List.Subject(), it.SHA256, drv)
 	}
-	votes, ignored, err := Ballot(root, derivation, envelopes)
+	root := allowed.Root
+	votes, ignored, err := Ballot(root, allowed.Orders, derivation, envelopes)
 	if err != nil {
 		return nil, err
 	}
 	if err := dissent(derivation, drv, votes); err != nil {
 		return nil, err
 	}
-	persons, builders, public := make(map[string]bool), make(map[string]bool), make(map[string]bool)
+	persons, builders := make(map[string]bool), make(map[string]bool)
+	var keys []trust.VKey
 	for _, v := range votes {
-		persons[v.Person], builders[v.KeyID], public[v.public] = true, true, true
+		persons[v.Person], builders[v.KeyID] = true, true
+		keys = append(keys, v.key)
 	}
 	a := &Agreement{
 		Derivation: storepath.Dir + "/" + derivation,
@@ -163,7 +165,7 @@ func Decide(root *trust.Root, allow *trust.Allowlist, derivation string, drv tru
 		Ignored:    ignored,
 	}
 	want := root.Quorum()
-	if have := min(len(persons), len(public)); want < 1 || have < want {
+	if have := root.Count(trust.RoleBuilder, keys); want < 1 || have < want {
 		r := trust.Refuse("quorum-waiting", derivation, "%d of %d builders agree: %s", have, want, cmp.Or(strings.Join(a.Persons, ", "), "nobody"))
 		if len(ignored) > 0 {
 			r.Detail += fmt.Sprintf("; %d statements do not count, the first: %s", len(ignored), ignored[0].Error())

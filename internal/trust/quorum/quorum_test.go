@@ -53,7 +53,7 @@ func TestDecide(t *testing.T) {
 	root := e.Open(r)
 	list := trusttest.Allowlist(4)
 	list.Items = append(list.Items, trust.Item{SHA256: testDrvSum, Size: 10, Kind: trust.KindDerivation, Name: testDrv})
-	allow, _, err := trust.OpenAllowlist(e.Sign(list.Text(), "rada/allowlist", "remy/allowlist"), root)
+	allow, _, err := trust.OpenAllowlist(e.Sign(list.Text(), "rada/allowlist", "remy/allowlist"), root, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestDecide(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			a, err := Decide(root, allow, testDrv, testDrvSum, tt.envelopes)
+			a, err := Decide(trust.Allowed{Root: root, List: allow}, testDrv, testDrvSum, tt.envelopes)
 			trusttest.WantCodes(t, err, tt.code...)
 			if err != nil {
 				return
@@ -137,27 +137,27 @@ func TestDecide(t *testing.T) {
 		})
 	}
 
-	_, err = Decide(root, allow, trusttest.Base("drv", "other-1.drv"), testDrvSum, [][]byte{bela, boas})
+	_, err = Decide(trust.Allowed{Root: root, List: allow}, trusttest.Base("drv", "other-1.drv"), testDrvSum, [][]byte{bela, boas})
 	trusttest.WantCodes(t, err, "not-allowed")
-	_, err = Decide(root, allow, testDrv, trust.Sum(nil), [][]byte{bela, boas})
+	_, err = Decide(trust.Allowed{Root: root, List: allow}, testDrv, trust.Sum(nil), [][]byte{bela, boas})
 	trusttest.WantCodes(t, err, "not-allowed")
 	source := allow.Items[slices.IndexFunc(allow.Items, func(it trust.Item) bool { return it.Kind == trust.KindSource })]
-	_, err = Decide(root, allow, source.Name, source.SHA256, nil)
+	_, err = Decide(trust.Allowed{Root: root, List: allow}, source.Name, source.SHA256, nil)
 	trusttest.WantCodes(t, err, "not-allowed")
 	parsed, err := trust.ParseAllowlist(list.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Decide(root, parsed, testDrv, testDrvSum, [][]byte{bela, boas}); err == nil {
+	if _, err := Decide(trust.Allowed{Root: root, List: parsed}, testDrv, testDrvSum, [][]byte{bela, boas}); err == nil {
 		t.Error("an allowlist that was not opened allowed something")
 	}
-	_, err = Decide(root, allow, testDrv, testDrvSum, make([][]byte, MaxVotes+1))
+	_, err = Decide(trust.Allowed{Root: root, List: allow}, testDrv, testDrvSum, make([][]byte, MaxVotes+1))
 	trusttest.WantCodes(t, err, "quorum-size")
 	closed, err := trust.ParseRoot(root.Text())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Ballot(closed, testDrv, nil); err != trust.ErrNotOpened {
+	if _, _, err := Ballot(closed, nil, testDrv, nil); err != trust.ErrNotOpened {
 		t.Errorf("by a root that was not opened: %v", err)
 	}
 }

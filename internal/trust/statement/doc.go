@@ -1,4 +1,4 @@
-// Package statement has what persons and machines say they did: in-toto statements in DSSE envelopes, as docs/spec/trust.md section 6 spells
+// Package statement has what persons and machines say they did: in-toto statements in DSSE envelopes, as docs/spec/trust.md section 7 spells
 // them. An envelope is the leaf of a ledger.
 //
 // [ParseEnvelope] checks the form alone; what a statement says is reached through [Envelope.Verify], which takes a root that was opened:

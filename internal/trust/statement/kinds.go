@@ -25,6 +25,13 @@ const (
 	KindBuilt     = "built"
 	KindAgreed    = "agreed"
 	KindDisagreed = "disagreed"
+
+	// Of the documents of officers, and of releases.
+	KindUndersigned = "undersigned"
+	KindOrdered     = "ordered"
+	KindRecalled    = "recalled"
+	KindReleased    = "released"
+	KindRestored    = "restored"
 )
 
 // A form checks one value of a predicate and says what it wants.
@@ -67,6 +74,7 @@ var (
 	word       = textForm("a name", func(s string) bool { return trust.CheckWord(s) == nil })
 	date       = textForm("a date", func(s string) bool { _, err := trust.ParseDate(s); return err == nil })
 	origin     = textForm("an origin", func(s string) bool { _, _, err := trust.ParseOrigin(s); return err == nil })
+	document   = textForm("`orders` or `root`", func(s string) bool { return s == "orders" || s == "root" })
 	digest     = textForm("a digest", func(s string) bool { _, err := trust.ParseDigest(s); return err == nil })
 	storePath  = textForm("a store path", isStorePath)
 	count      = form{"an integer from 0 up", isCount}
@@ -98,7 +106,7 @@ type statementKind struct {
 
 var statementKinds = map[string]statementKind{
 	KindCreated:   {trust.RoleStation, map[string]form{"enclave": word, "kind": word}},
-	KindRoot:      {trust.RoleStation, map[string]form{"version": number}},
+	KindRoot:      {trust.RoleStation, map[string]form{"version": number, "changes": texts}},
 	KindCollected: {trust.RoleStation, map[string]form{"items": count, "bytes": count, "request": digest}},
 	KindInspected: {trust.RoleStation, map[string]form{"files": count, "bytes": count, "findings": counts, "confinement": object}},
 	KindShipped:   {trust.RoleStation, map[string]form{"shipment": number, "items": count, "bytes": count}},
@@ -111,6 +119,12 @@ var statementKinds = map[string]statementKind{
 	KindBuilt:     {trust.RoleBuilder, map[string]form{"derivation": storePath, "derivation-sha256": digest, "outputs": outputTable, "person": word, "system": anyText}},
 	KindAgreed:    {trust.RoleStation, map[string]form{"derivation": storePath, "builders": texts}},
 	KindDisagreed: {trust.RoleStation, map[string]form{"builders": votes}},
+
+	KindUndersigned: {trust.RoleStation, map[string]form{"document": document, "version": number, "person": word, "signature": sigLine}},
+	KindOrdered:     {trust.RoleStation, map[string]form{"version": number, "persons": texts}},
+	KindRecalled:    {trust.RoleStation, map[string]form{"version": number}},
+	KindReleased:    {trust.RoleStation, map[string]form{"track": word, "version": number, "from": word}},
+	KindRestored:    {trust.RoleStation, map[string]form{"size": number, "version": number}},
 }
 
 // Kinds returns the kinds of statements, sorted.

@@ -27,7 +27,7 @@ func (r *Rejection) Text() []byte {
 }
 
 // Predicate signs the rejection and returns what the statement `rejected` says of it.
-func (r *Rejection) Predicate(k *trust.Key) (map[string]any, error) {
+func (r *Rejection) Predicate(k trust.Signer) (map[string]any, error) {
 	if err := trust.CheckReason(r.Reason); err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func (s *Statement) rejection(root *trust.Root) error {
 	if r.Date, err = trust.ParseDate(text); err != nil {
 		return trust.Refuse("statement-predicate", subject, "date: %v", err)
 	}
-	key, err := trust.VerifyLine("rejection", r.Text(), line, root.Signers(trust.ContextAllowlist))
+	key, err := trust.VerifyLine("rejection", r.Text(), line, root.Signers(trust.ContextAllowlist, r.Date))
 	if err != nil {
 		return err
 	}

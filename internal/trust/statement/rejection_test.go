@@ -33,7 +33,7 @@ func TestRejection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _, err = env.Verify(root)
+		_, _, err = env.Verify(root, trusttest.Zone)
 		return err
 	}
 	subject := Subject{"shipment 7", manifest}
@@ -84,7 +84,7 @@ func TestRejection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := trust.OpenAllowlist(trust.JoinNote(r.Text(), line), root); err == nil {
+	if _, _, err := trust.OpenAllowlist(trust.JoinNote(r.Text(), line), root, nil); err == nil {
 		t.Error("a rejection was opened as an allowlist")
 	}
 	for _, name := range []string{"olga/root", "cleo/manifest", "station/statement"} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/secure-systems-lab/go-securesystemslib/dsse"
 
@@ -22,7 +23,6 @@ const (
 	statementType = "https://in-toto.io/Statement/v1"
 	kindPrefix    = "urn:sallyport:statement:"
 	kindSuffix    = ":1"
-	signatureSize = 64
 )
 
 // A Subject is what a statement is about.
@@ -125,15 +125,9 @@ func parsePayload(b []byte) (*Statement, error) {
 	return s, nil
 }
 
-// A Signer signs with a key of the context statement; a [trust.Key] is one.
-type Signer interface {
-	VKey() trust.VKey
-	Sign(context trust.Context, message []byte) ([]byte, error)
-}
-
 // Sign signs a statement with a key of the context statement and returns the
 // envelope. What Verify would refuse for its form is an error here.
-func Sign(k Signer, s Statement) ([]byte, error) {
+func Sign(k trust.Signer, s Statement) ([]byte, error) {
 	payload, err := s.Payload()
 	if err != nil {
 		return nil, fmt.Errorf("statement %s: %w", s.Kind, err)
@@ -207,8 +201,8 @@ func ParseEnvelope(b []byte) (*Envelope, error) {
 	if e.sig, err = decode64(sig64); err != nil {
 		return nil, refuse("sig: %v", err)
 	}
-	if len(e.sig) != signatureSize {
-		return nil, refuse("sig of %d bytes, want %d", len(e.sig), signatureSize)
+	if len(e.sig) == 0 || len(e.sig) > trust.MaxSignature {
+		return nil, refuse("sig of %d bytes, want 1 to %d", len(e.sig), trust.MaxSignature)
 	}
 	if !bytes.Equal(printEnvelope(e.payload, e.keyid, e.sig), b) {
 		return nil, refuse("printed again it is other bytes")
@@ -245,7 +239,7 @@ func (e *Envelope) VerifyKeys(keys ...trust.VKey) (Statement, trust.VKey, error)
 		if k.Context != trust.ContextStatement || k.ID() != e.keyid {
 			continue
 		}
-		if !k.Verifier().Verify(dsse.PAE(payloadType, e.payload), e.sig) {
+		if !k.Verify(dsse.PAE(payloadType, e.payload), e.sig) {
 			return Statement{}, trust.VKey{}, trust.Refuse("statement-signature", e.subject(), "the signature by %s does not verify", e.keyid)
 		}
 		return *e.statement, k, nil
@@ -253,19 +247,22 @@ func (e *Envelope) VerifyKeys(keys ...trust.VKey) (Statement, trust.VKey, error)
 	return Statement{}, trust.VKey{}, trust.Refuse("statement-key", e.subject(), "signed by %s, which is not a known key of a role that signs statements", e.keyid)
 }
 
-// Verify verifies the statement by an opened root: the signature, the role that its
-// kind asks for, the person it names and the enclave it was made for. It
-// returns whose it is. Codes beside those of VerifyKeys: statement-role,
-// statement-person, statement-zone, and of a rejection's evidence rejection-signature, rejection-unsigned, rejection-person.
-func (e *Envelope) Verify(root *trust.Root) (s Statement, person string, err error) {
+// Verify verifies the statement by an opened root, as an entry of the ledger with the given origin: the signature by a key that counts on the statement's
+// date, the role that its kind asks for, the person it names, and the ledger it was made for. It returns whose it is. Codes beside those of
+// VerifyKeys: statement-role, statement-person, statement-zone, and of a rejection's evidence rejection-signature, rejection-unsigned, rejection-person.
+func (e *Envelope) Verify(root *trust.Root, origin string) (s Statement, person string, err error) {
 	if !root.Opened() {
 		return Statement{}, "", trust.ErrNotOpened
 	}
-	return e.VerifyWith(root, root.Signers(trust.ContextStatement))
-}
-
-// VerifyWith is Verify with the keys that the root has for statements already at hand: many envelopes are verified by one root.
-func (e *Envelope) VerifyWith(root *trust.Root, keys []trust.VKey) (Statement, string, error) {
+	s = *e.statement
+	date, err := s.Time()
+	if err != nil {
+		return Statement{}, "", err
+	}
+	var keys []trust.VKey
+	if k, ok := root.Signer(e.keyid, date); ok {
+		keys = append(keys, k)
+	}
 	s, k, err := e.VerifyKeys(keys...)
 	if err != nil {
 		return Statement{}, "", err
@@ -278,8 +275,9 @@ func (e *Envelope) VerifyWith(root *trust.Root, keys []trust.VKey) (Statement, s
 	if named, ok := s.Predicate["person"].(string); ok && kind.role != trust.RoleStation && named != k.Person {
 		bad.Add(trust.Refuse("statement-person", e.subject(), "it names %q, but %s signed it", trust.Clip(named), k.Person))
 	}
-	if zone, _ := s.Predicate["zone"].(string); !ofEnclave(zone, root.Enclave) {
-		bad.Add(trust.Refuse("statement-zone", e.subject(), "made for %q, not for a ledger of enclave %s", trust.Clip(zone), root.Enclave))
+	zone, _ := s.Predicate["zone"].(string)
+	if enclave, _, err := trust.ParseOrigin(zone); err != nil || zone != origin || enclave != root.Enclave {
+		bad.Add(trust.Refuse("statement-zone", e.subject(), "made for %q, not for the ledger %s of enclave %s", trust.Clip(zone), origin, root.Enclave))
 	}
 	if s.Kind == KindRejected {
 		if err := bad.Merge(s.rejection(root)); err != nil {
@@ -292,10 +290,14 @@ func (e *Envelope) VerifyWith(root *trust.Root, keys []trust.VKey) (Statement, s
 	return s, k.Person, nil
 }
 
-// ofEnclave reports whether an origin is of a ledger of the enclave.
-func ofEnclave(origin, enclave string) bool {
-	of, _, err := trust.ParseOrigin(origin)
-	return err == nil && of == enclave
+// Time returns the date that the statement bears.
+func (s *Statement) Time() (time.Time, error) {
+	text, _ := s.Predicate["time"].(string)
+	t, err := trust.ParseDate(text)
+	if err != nil {
+		return t, trust.Refuse("statement-predicate", "statement "+s.Kind, "time: %v", err)
+	}
+	return t, nil
 }
 
 func (e *Envelope) subject() string { return "statement " + e.statement.Kind }

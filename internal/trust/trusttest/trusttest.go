@@ -80,7 +80,7 @@ func (e *Enclave) Root() *trust.Root {
 		Enclave:    "citadel",
 		Version:    1,
 		Date:       Epoch,
-		Thresholds: map[string]int{"root": 2},
+		Thresholds: map[string]int{"root": 2, "order": 2},
 		Policies:   map[string]string{trust.PolicyQuorum: "2"},
 	}
 	r.SetThreshold("dev", 2)
@@ -91,6 +91,9 @@ func (e *Enclave) Root() *trust.Root {
 		}
 	}
 	give(trust.RoleOfficer, trust.ContextRoot, "olga", "omar", "oona")
+	for _, p := range r.Persons(trust.RoleOfficer) {
+		r.Keys = append(r.Keys, e.Key(p+"/order").RootKey())
+	}
 	give(trust.RoleReviewer, trust.ContextAllowlist, "rada", "remy", "rosa")
 	give(trust.RoleBuilder, trust.ContextStatement, "bela", "boas", "bria")
 	give(trust.RoleCollector, trust.ContextManifest, "cleo")

@@ -230,7 +230,7 @@ func (b *Builder) Build(ctx context.Context, name, out string) (*Result, error) 
 	if err != nil {
 		return nil, err
 	}
-	if !view.Root.Holds(b.Key, trust.RoleBuilder) {
+	if !view.Root.Holds(b.Key, trust.RoleBuilder, b.Clock()) {
 		return nil, trust.Refuse("not-builder", b.Key.Name(), "the root in force (version %d) does not give this key to a builder", view.Root.Version)
 	}
 	j := &job{b: b, view: view, drvs: map[string]*derivation.Derivation{}, makers: map[string]string{}, inputs: map[storepath.Path]admit.Item{}}
@@ -304,7 +304,7 @@ func (b *Builder) view(ctx context.Context) (*admit.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, _, err := trust.OpenAllowlist(note, root)
+	list, _, err := trust.OpenAllowlist(note, root, nil)
 	if err != nil {
 		return nil, err
 	}

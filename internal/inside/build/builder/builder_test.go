@@ -237,7 +237,7 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, person, err := env.Verify(d.Root)
+	s, person, err := env.Verify(d.Root, d.Zone.Origin())
 	if err != nil || person != "erin" || s.Predicate["derivation"] != drv.Path() || s.Predicate["derivation-sha256"] != drv.SHA256.String() || s.Subjects[0].SHA256 != trust.Sum(want) {
 		t.Errorf("%+v, %s, %v", s, person, err)
 	}

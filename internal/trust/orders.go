@@ -1,0 +1,608 @@
+package trust
+
+import (
+	"cmp"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds on orders.
+const (
+	MaxOrders     = 100_000  // lines of a body
+	MaxOrdersSize = 64 << 20 // bytes of a text
+	treeHashLen   = 32       // bytes of a ledger's root hash
+)
+
+// Orders are what the officers of an enclave have ordered: a numbered state, like an allowlist, and stronger than every allowlist. To make
+// them, fill the fields and take [Orders.Text]. Orders that were parsed are not to be changed. No orders yet are a nil *Orders.
+type Orders struct {
+	Enclave    string
+	Version    int64
+	Date       time.Time
+	Root       int64 // the root's version in force when they were signed
+	Previous   Digest
+	BreakGlass []BreakGlass
+	Lost       []Lost
+	Recalls    []Recall
+	Restored   []Restored
+	Settled    []Settled
+	Downgrades []Downgrade
+
+	digest  Digest         // of the text they were parsed from
+	content map[Digest]int // places in Recalls, made when parsed
+	names   map[string]int
+	lost    map[int64]int
+	self    *Orders // themselves once they were opened
+}
+
+// BreakGlass lets a track have an item without its reviewers, for a while.
+type BreakGlass struct {
+	Track  string
+	Until  time.Time
+	Item   Item
+	Date   time.Time
+	Reason string
+}
+
+// Lost is a shipment that will never come. One of this number is refused from then on.
+type Lost struct {
+	Shipment int64
+	Date     time.Time
+	Reason   string
+}
+
+// A Recall takes an item, or an output, out of every list: by its content, which of an output is its nar's, and by its name.
+type Recall struct {
+	SHA256 Digest
+	Name   string // base name of a store path
+	Date   time.Time
+	Reason string
+}
+
+// Restored says that the ledger was put back from a backup that ended there.
+type Restored struct {
+	Size   int64
+	Tree   [treeHashLen]byte // the root hash of the tree of that size
+	Date   time.Time
+	Reason string
+}
+
+// Settled sets aside what a builder's key says of a derivation: it neither counts nor dissents.
+type Settled struct {
+	Derivation string // base name
+	KeyID      string
+	Date       time.Time
+	Reason     string
+}
+
+// A Downgrade lets the pin of a channel move back to a commit.
+type Downgrade struct {
+	Channel string
+	Commit  string // 40 hexadecimal digits
+	Date    time.Time
+	Reason  string
+}
+
+// The words of the lines.
+const (
+	orderBreakGlass = "break-glass"
+	orderDowngrade  = "downgrade"
+	orderLost       = "lost"
+	orderRecall     = "recall"
+	orderRestored   = "restored"
+	orderSettled    = "settled"
+)
+
+func (b BreakGlass) line() string {
+	return fmt.Sprintf("%s %s %s %s %s %s", orderBreakGlass, b.Track, FormatDate(b.Until), b.Item, FormatDate(b.Date), b.Reason)
+}
+func (l Lost) line() string {
+	return fmt.Sprintf("%s %d %s %s", orderLost, l.Shipment, FormatDate(l.Date), l.Reason)
+}
+func (r Recall) line() string {
+	return fmt.Sprintf("%s %s %s %s %s", orderRecall, r.SHA256, r.Name, FormatDate(r.Date), r.Reason)
+}
+func (r Restored) line() string {
+	return fmt.Sprintf("%s %d %s %s %s", orderRestored, r.Size, base64.StdEncoding.EncodeToString(r.Tree[:]), FormatDate(r.Date), r.Reason)
+}
+func (s Settled) line() string {
+	return fmt.Sprintf("%s %s %s %s %s", orderSettled, s.Derivation, s.KeyID, FormatDate(s.Date), s.Reason)
+}
+func (d Downgrade) line() string {
+	return fmt.Sprintf("%s %s %s %s %s", orderDowngrade, d.Channel, d.Commit, FormatDate(d.Date), d.Reason)
+}
+
+// lines prints the body, sorted.
+func (o *Orders) lines() []string {
+	lines := o.kept()
+	for _, b := range o.BreakGlass {
+		lines = append(lines, b.line())
+	}
+	for _, s := range o.Settled {
+		lines = append(lines, s.line())
+	}
+	for _, d := range o.Downgrades {
+		lines = append(lines, d.line())
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// kept prints the lines that no later version may drop.
+func (o *Orders) kept() []string {
+	var lines []string
+	for _, l := range o.Lost {
+		lines = append(lines, l.line())
+	}
+	for _, r := range o.Recalls {
+		lines = append(lines, r.line())
+	}
+	for _, r := range o.Restored {
+		lines = append(lines, r.line())
+	}
+	return lines
+}
+
+// Text prints the orders; they need not be sorted.
+func (o *Orders) Text() []byte {
+	b := fmt.Appendf(nil, "%s\nenclave %s\nversion %d\ndate %s\nroot %d\nprevious %s\n",
+		ordersTitle, o.Enclave, o.Version, FormatDate(o.Date), o.Root, FormatPrevious(o.Previous))
+	for _, line := range o.lines() {
+		b = append(append(b, line...), '\n')
+	}
+	return b
+}
+
+// Digest returns the digest of the text.
+func (o *Orders) Digest() Digest {
+	if o.digest.IsZero() {
+		return Sum(o.Text())
+	}
+	return o.digest
+}
+
+// Opened reports whether the orders were verified by an opened root.
+func (o *Orders) Opened() bool { return o != nil && o.self == o }
+
+// Number is the version, 0 if there are no orders yet.
+func (o *Orders) Number() int64 {
+	if o == nil {
+		return 0
+	}
+	return o.Version
+}
+
+// Subject is how refusals name the orders.
+func (o *Orders) Subject() string { return fmt.Sprintf("orders version %d", o.Version) }
+
+// Recalled returns the recall of a content or of a name, if there is one. It may be asked of no orders at all.
+func (o *Orders) Recalled(sha256 Digest, name string) (Recall, bool) {
+	if o == nil {
+		return Recall{}, false
+	}
+	if o.content != nil {
+		if i, ok := o.content[sha256]; ok {
+			return o.Recalls[i], true
+		}
+		i, ok := o.names[name]
+		if !ok {
+			return Recall{}, false
+		}
+		return o.Recalls[i], true
+	}
+	i := slices.IndexFunc(o.Recalls, func(r Recall) bool { return r.SHA256 == sha256 || r.Name == name })
+	if i < 0 {
+		return Recall{}, false
+	}
+	return o.Recalls[i], true
+}
+
+// IsLost returns the order by which a shipment will never come, if there is one. It may be asked of no orders at all.
+func (o *Orders) IsLost(shipment int64) (Lost, bool) {
+	if o == nil {
+		return Lost{}, false
+	}
+	if o.lost != nil {
+		i, ok := o.lost[shipment]
+		if !ok {
+			return Lost{}, false
+		}
+		return o.Lost[i], true
+	}
+	i := slices.IndexFunc(o.Lost, func(l Lost) bool { return l.Shipment == shipment })
+	if i < 0 {
+		return Lost{}, false
+	}
+	return o.Lost[i], true
+}
+
+// IsSettled returns the order that sets aside what a builder's key says of a derivation, if there is one. It may be asked of no orders at all.
+func (o *Orders) IsSettled(derivation, keyID string) (Settled, bool) {
+	if o == nil {
+		return Settled{}, false
+	}
+	i := slices.IndexFunc(o.Settled, func(s Settled) bool { return s.Derivation == derivation && s.KeyID == keyID })
+	if i < 0 {
+		return Settled{}, false
+	}
+	return o.Settled[i], true
+}
+
+// ForTrack returns what officers let in for a track without its reviewers, as long as the time is before its end. The time is the later one of the clock's
+// and the newest date of a document: a clock that was set back does not lengthen it. It may be asked of no orders at all.
+func (o *Orders) ForTrack(track string, now time.Time) []BreakGlass {
+	if o == nil {
+		return nil
+	}
+	var list []BreakGlass
+	for _, b := range o.BreakGlass {
+		if b.Track == track && now.Before(b.Until) {
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// MayDowngrade returns the order by which a channel's pin may move back to a commit, if there is one. It may be asked of no orders at all.
+func (o *Orders) MayDowngrade(channel, commit string) (Downgrade, bool) {
+	if o == nil {
+		return Downgrade{}, false
+	}
+	i := slices.IndexFunc(o.Downgrades, func(d Downgrade) bool { return d.Channel == channel && d.Commit == commit })
+	if i < 0 {
+		return Downgrade{}, false
+	}
+	return o.Downgrades[i], true
+}
+
+// ParseOrders checks the form of orders' text, and nothing of who signed it.
+func ParseOrders(text []byte) (*Orders, error) {
+	s, err := NewScanner("orders", text, MaxOrdersSize)
+	if err != nil {
+		return nil, err
+	}
+	o := &Orders{content: make(map[Digest]int), names: make(map[string]int), lost: make(map[int64]int)}
+	if !s.Title(ordersTitle) {
+		return nil, s.Err()
+	}
+	o.Enclave = s.Word("enclave")
+	o.Version = s.Number("version")
+	o.Date = s.Date("date")
+	o.Root = s.Number("root")
+	o.Previous = s.Previous("previous", o.Version == 1)
+	if s.Err() != nil {
+		return nil, s.Err()
+	}
+	p := ordersParser{Scanner: s, o: o, seen: make(map[string]bool)}
+	p.body()
+	if s.Err() != nil {
+		return nil, s.Err()
+	}
+	o.digest = Sum(text)
+	return o, nil
+}
+
+type ordersParser struct {
+	*Scanner
+	o    *Orders
+	seen map[string]bool // what lines are about: their words but the reason's
+}
+
+func (p *ordersParser) body() {
+	last := ""
+	for n := 0; !p.bad.Full(); n++ {
+		line, off, ok := p.Next()
+		if !ok {
+			return
+		}
+		if n == MaxOrders {
+			p.Refuse("size", off, "more than %d lines of body", MaxOrders)
+			return
+		}
+		if line == last {
+			p.Refuse("duplicate", off, "line %.160q stands twice", line)
+			continue
+		}
+		if line < last {
+			p.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
+		}
+		last = line
+		if err := p.line(off, line); err != nil {
+			p.Refuse("syntax", off, "line %.160q: %v", line, err)
+		}
+	}
+}
+
+// fields cuts n fields off a line; what is left is the reason.
+func fields(s string, n int) (f []string, reason string, err error) {
+	for range n {
+		field, rest, ok := strings.Cut(s, " ")
+		if !ok || field == "" {
+			return nil, "", fmt.Errorf("want %d fields and a reason", n)
+		}
+		f, s = append(f, field), rest
+	}
+	return f, s, CheckReason(s)
+}
+
+// orderFields says how many fields stand between the word of a line and its reason.
+func orderFields(word string) int {
+	switch word {
+	case orderBreakGlass:
+		return 7
+	case orderRecall, orderRestored, orderSettled, orderDowngrade:
+		return 3
+	case orderLost:
+		return 2
+	}
+	return 0
+}
+
+func (p *ordersParser) line(off int64, line string) error {
+	word, rest, _ := strings.Cut(line, " ")
+	n := orderFields(word)
+	if n == 0 {
+		return fmt.Errorf("want break-glass, downgrade, lost, recall, restored or settled")
+	}
+	f, reason, err := fields(rest, n)
+	if err != nil {
+		return err
+	}
+	date, err := ParseDate(f[n-1])
+	if err != nil {
+		return err
+	}
+	about := word + " " + strings.Join(f[:n-1], " ")
+	switch word {
+	case orderBreakGlass:
+		err = p.breakGlass(off, f, date, reason)
+		about = word + " " + f[0] + " " + f[2] + " " + f[5] // whatever it lasts
+	case orderLost:
+		var number int64
+		if number, err = parsePositive(f[0]); err == nil {
+			p.o.lost[number] = len(p.o.Lost)
+			p.o.Lost = append(p.o.Lost, Lost{number, date, reason})
+		}
+	case orderRecall:
+		r := Recall{Name: f[1], Date: date, Reason: reason}
+		if r.SHA256, err = ParseDigest(f[0]); err == nil {
+			err = checkBase(r.Name)
+		}
+		if err == nil {
+			p.o.content[r.SHA256], p.o.names[r.Name] = len(p.o.Recalls), len(p.o.Recalls)
+			p.o.Recalls = append(p.o.Recalls, r)
+		}
+	case orderRestored:
+		r := Restored{Date: date, Reason: reason}
+		if r.Size, err = parsePositive(f[0]); err == nil {
+			r.Tree, err = parseTree(f[1])
+		}
+		p.o.Restored = append(p.o.Restored, r)
+		about += " " + f[2] // a backup may be needed again
+	case orderSettled:
+		s := Settled{f[0], f[1], date, reason}
+		if err = checkBase(s.Derivation); err == nil {
+			err = CheckKeyID(s.KeyID, ContextStatement)
+		}
+		if err == nil && !strings.HasSuffix(s.Derivation, ".drv") {
+			err = fmt.Errorf("%q is no derivation", s.Derivation)
+		}
+		p.o.Settled = append(p.o.Settled, s)
+	case orderDowngrade:
+		d := Downgrade{f[0], f[1], date, reason}
+		err = cmp.Or(checkChannel(d.Channel), checkCommit(d.Commit))
+		p.o.Downgrades = append(p.o.Downgrades, d)
+	}
+	if err != nil {
+		return err
+	}
+	if p.seen[about] {
+		p.Refuse("duplicate", off, "two lines are about %.160q", about)
+	}
+	p.seen[about] = true
+	if date.After(p.o.Date) {
+		p.Refuse("date", off, "line %.160q is dated after the orders, %s", line, FormatDate(p.o.Date))
+	}
+	return nil
+}
+
+// breakGlass reads TRACK UNTIL SHA256 SIZE KIND NAME.
+func (p *ordersParser) breakGlass(off int64, f []string, date time.Time, reason string) error {
+	b := BreakGlass{Track: f[0], Date: date, Reason: reason}
+	if err := CheckWord(b.Track); err != nil {
+		return err
+	}
+	var err error
+	if b.Until, err = ParseDate(f[1]); err != nil {
+		return err
+	}
+	var fault string
+	if b.Item, fault, err = parseItem(strings.Join(f[2:6], " ")); err != nil {
+		if fault != "syntax" {
+			p.Refuse(fault, off, "%v", err)
+			return nil
+		}
+		return err
+	}
+	if !date.Before(b.Until) {
+		p.Refuse("break-glass", off, "%s until %s: it would end before it began", b.Item.Name, FormatDate(b.Until))
+	}
+	p.o.BreakGlass = append(p.o.BreakGlass, b)
+	return nil
+}
+
+// parsePositive parses a number from 1 up.
+func parsePositive(s string) (int64, error) {
+	n, err := ParseNumber(s, MaxSize)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("number 0, want 1 or more")
+	}
+	return n, err
+}
+
+// parseTree parses the root hash of a ledger.
+func parseTree(s string) (h [treeHashLen]byte, err error) {
+	b, err := decode64(s, treeHashLen)
+	if err == nil && len(b) != treeHashLen {
+		err = fmt.Errorf("tree hash of %d bytes, want %d", len(b), treeHashLen)
+	}
+	copy(h[:], b)
+	return h, err
+}
+
+// checkBase checks the base name of a store path.
+func checkBase(s string) error {
+	if !isBase(s) {
+		return fmt.Errorf("name %.80q: want the base name of a store path", s)
+	}
+	return nil
+}
+
+// maxChannel bounds the name of a channel.
+const maxChannel = 64
+
+// checkChannel checks the name of a channel, a symbol of Scheme: [A-Za-z0-9][A-Za-z0-9._+-]{0,63}.
+func checkChannel(s string) error {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || i > 0 && strings.IndexByte("._+-", c) >= 0) {
+			return fmt.Errorf("channel %.80q: want [A-Za-z0-9][A-Za-z0-9._+-]{0,63}", s)
+		}
+	}
+	if s == "" || len(s) > maxChannel {
+		return fmt.Errorf("channel %.80q: want [A-Za-z0-9][A-Za-z0-9._+-]{0,63}", s)
+	}
+	return nil
+}
+
+// checkCommit checks a git commit: 40 lower-case hexadecimal digits.
+func checkCommit(s string) error {
+	if len(s) != 40 || strings.Trim(s, "0123456789abcdef") != "" {
+		return fmt.Errorf("commit %.80q: want 40 lower-case hexadecimal digits", s)
+	}
+	return nil
+}
+
+// OpenOrders verifies orders by the root in force: signed by the threshold of officers, whom it returns. The caller's
+// [Floor] decides whether they are too old.
+func OpenOrders(msg []byte, root *Root) (o *Orders, persons []string, err error) {
+	if !root.Opened() {
+		return nil, nil, ErrNotOpened
+	}
+	text, _, err := SplitNote("orders", msg, MaxOrdersSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	if o, err = ParseOrders(text); err != nil {
+		return nil, nil, err
+	}
+	subject := o.Subject()
+	var bad Refusals
+	n, err := openNote("orders", msg, MaxOrdersSize, root.Signers(ContextOrder, o.Date))
+	if rest := bad.Merge(err); rest != nil {
+		return nil, nil, rest
+	}
+	if n != nil {
+		var ref *Refusal
+		if persons, ref = root.met(n, "orders", ContextOrder, o.Date, root.OrderThreshold()); ref != nil {
+			ref.Subject = subject
+			bad.Add(ref)
+		}
+	}
+	if o.Enclave != root.Enclave {
+		bad.Add(Refuse("orders-enclave", subject, "they are of enclave %s, not %s", o.Enclave, root.Enclave))
+	}
+	bad.Add(root.fits("orders", subject, o.Root, o.Date)...)
+	hours, allowed := root.BreakGlass()
+	for _, b := range o.BreakGlass {
+		switch {
+		case !allowed:
+			bad.Add(Refuse("orders-break-glass", subject, "%s for track %s: the root has no policy break-glass", b.Item.Name, b.Track))
+		case b.Until.Sub(b.Date) > time.Duration(hours)*time.Hour:
+			bad.Add(Refuse("orders-break-glass", subject, "%s for track %s from %s until %s; the root allows %d hours", b.Item.Name, b.Track, FormatDate(b.Date), FormatDate(b.Until), hours))
+		case root.Threshold(b.Track) < 1:
+			bad.Add(Refuse("orders-track", subject, "the root knows no track %s", b.Track))
+		}
+		if bad.Full() {
+			break
+		}
+	}
+	if len(bad) > 0 {
+		return nil, nil, bad
+	}
+	o.self = o
+	return o, persons, nil
+}
+
+// fits checks that a document signed under a version of the root, at a date, may be judged by this one.
+func (r *Root) fits(doc, subject string, version int64, date time.Time) Refusals {
+	var bad Refusals
+	if version > r.Version {
+		bad.Add(Refuse(doc+"-root", subject, "signed under root version %d; version %d is the newest known here", version, r.Version).
+			WithHint("bring in the newer root first"))
+	}
+	if version == r.Version && date.Before(r.Date) {
+		bad.Add(Refuse(doc+"-date", subject, "its date %s is before that of the root it was signed under, %s", FormatDate(date), FormatDate(r.Date)))
+	}
+	return bad
+}
+
+// CheckSuccessor checks that o follows prev; prev is nil if there are none yet.
+func (o *Orders) CheckSuccessor(prev *Orders) error {
+	subject := o.Subject()
+	if prev == nil {
+		if o.Version != 1 {
+			return Refuse("orders-version", subject, "version 1 must stand here")
+		}
+		return nil
+	}
+	var bad Refusals
+	if o.Enclave != prev.Enclave {
+		bad.Add(Refuse("orders-enclave", subject, "they are of enclave %s, not %s", o.Enclave, prev.Enclave))
+	}
+	if err := checkFloor("orders", subject, o.Version, prev.Version, o.Digest(), prev.Digest()); err != nil {
+		bad.Add(err)
+		return bad.Err()
+	}
+	switch {
+	case o.Version == prev.Version:
+		bad.Add(Refuse("orders-version", subject, "they are in force already"))
+	case o.Version != prev.Version+1:
+		bad.Add(Refuse("orders-version", subject, "version %d must stand here", prev.Version+1))
+	case o.Previous != prev.Digest():
+		bad.Add(Refuse("orders-previous", subject, "they follow %s, but version %d is %s", o.Previous, prev.Version, prev.Digest()))
+	}
+	if o.Root < prev.Root {
+		bad.Add(Refuse("orders-root", subject, "signed under root version %d, those before under %d", o.Root, prev.Root))
+	}
+	if err := bad.Merge(o.CheckKept(prev)); err != nil {
+		return err
+	}
+	return bad.Err()
+}
+
+// CheckKept checks that o, which are of a later version than prev, have all of what is never taken back, and are not dated before
+// prev. A verifier need not have seen the versions between.
+func (o *Orders) CheckKept(prev *Orders) error {
+	if prev == nil {
+		return nil
+	}
+	subject := o.Subject()
+	var bad Refusals
+	if o.Date.Before(prev.Date) {
+		bad.Add(Refuse("orders-date", subject, "their date %s is before that of version %d, %s", FormatDate(o.Date), prev.Version, FormatDate(prev.Date)))
+	}
+	have := make(map[string]bool)
+	for _, line := range o.kept() {
+		have[line] = true
+	}
+	for _, line := range prev.kept() {
+		if !have[line] && !bad.Full() {
+			bad.Add(Refuse("orders-dropped", subject, "version %d has the line %.300q, which is never taken back", prev.Version, line))
+		}
+	}
+	return bad.Err()
+}
