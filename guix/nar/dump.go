@@ -219,7 +219,20 @@ func (d *dump) node(dir folder, name, in string, mode fs.FileMode) error {
 		}
 		return d.emit(op{kind: opClose, name: name})
 	}
-	return refuse(dir.path(in), CodeType, fmt.Sprintf("a file of type %q cannot be archived", mode.Type()))
+	return refuse(dir.path(in), CodeType, kindOf(mode)+" cannot be archived")
+}
+
+// kindOf names what has no place in an archive.
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	case mode&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return fmt.Sprintf("a file of type %q", mode.Type())
 }
 
 // entries hands out the entries of dir.

@@ -3,7 +3,6 @@ package verbs
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,39 +21,6 @@ func archiveNoun(env *frame.Env) *cobra.Command {
 	return noun("archive", "streams of store items, as 'guix archive' writes them", archiveVerify(env), archiveList(env), archiveExport(env), archiveImport(env))
 }
 
-// readACL reads an access-control list, or one public key.
-func readACL(file string) (signature.ACL, error) {
-	if file == "" {
-		return signature.ACL{}, frame.Usage("no key to check with: give --acl FILE")
-	}
-	data, err := frame.ReadBounded(file, 1<<20)
-	if err != nil {
-		return signature.ACL{}, err
-	}
-	acl, err := signature.ParseACL(data)
-	if err == nil {
-		return acl, nil
-	}
-	key, keyErr := signature.ParsePublicKey(data)
-	if keyErr != nil {
-		return signature.ACL{}, fmt.Errorf("%s is neither an access-control list (%w) nor a public key (%w)", file, err, keyErr)
-	}
-	return signature.NewACL(key), nil
-}
-
-// archiveRefusal turns a judgement of a stream or a signature into a refusal. The subject is the item where there is one.
-func archiveRefusal(subject string, err error) error {
-	var stream *archive.Error
-	var sig *signature.Error
-	switch {
-	case errors.As(err, &stream):
-		return trust.Refuse(stream.Code, subject, "%s", stream.Detail).At(stream.Offset)
-	case errors.As(err, &sig):
-		return trust.Refuse(sig.Code, subject, "%s", sig.Detail)
-	}
-	return err
-}
-
 // itemJSON is an item as --json prints it.
 func itemJSON(item *archive.Item) map[string]any {
 	return map[string]any{"type": "item", "path": item.Path.String(), "nar_sha256": hex.EncodeToString(item.NarHash[:]), "nar_size": item.NarSize,
@@ -62,8 +28,8 @@ func itemJSON(item *archive.Item) map[string]any {
 }
 
 // eachItem reads the stream in a file.
-func eachItem(env *frame.Env, file string, each func(*archive.Item) error) error {
-	f, err := input(env, file)
+func eachItem(ctx context.Context, env *frame.Env, file string, each func(*archive.Item) error) error {
+	f, err := input(ctx, env, file)
 	if err != nil {
 		return err
 	}
@@ -73,11 +39,11 @@ func eachItem(env *frame.Env, file string, each func(*archive.Item) error) error
 		if _, err := z.Next(); err == io.EOF {
 			return nil
 		} else if err != nil {
-			return archiveRefusal(file, err)
+			return judged(file, err)
 		}
 		item, err := z.Item()
 		if err != nil {
-			return archiveRefusal(file, err)
+			return judged(file, err)
 		}
 		if err := each(item); err != nil {
 			return err
@@ -85,17 +51,34 @@ func eachItem(env *frame.Env, file string, each func(*archive.Item) error) error
 	}
 }
 
+// verifier returns what checks the signature of an item, in strict mode or not.
+func verifier(acl signature.ACL, strict bool) func(*archive.Item) (signature.PublicKey, error) {
+	return func(item *archive.Item) (key signature.PublicKey, err error) {
+		if strict {
+			key, err = item.VerifyStrict(acl)
+		} else {
+			key, err = item.Verify(acl)
+		}
+		if err != nil {
+			err = judged(item.Path.String(), err)
+		}
+		return key, err
+	}
+}
+
 func archiveVerify(env *frame.Env) *cobra.Command {
 	var aclFile string
+	var strict bool
 	c := &cobra.Command{
 		Use:   "verify --acl FILE ARCHIVE",
 		Short: "check every item and signature of an export stream",
 		Long: "Check that a file is one well-formed export stream and that each item of it was signed by a key of the list. ARCHIVE may be - for standard\n" +
-			"input. A signature says who vouches for an item; nothing in a stream ties contents to a path.",
+			"input. A signature says who vouches for an item; nothing in a stream ties contents to a path. With --strict signatures have to be spelled as\n" +
+			"Guix spells them, to the byte.",
 		Example: "  sallyport archive verify --acl /etc/guix/acl hello.nar\n  guix archive --export -r hello | sallyport archive verify --acl signing-key.pub -",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			acl, err := readACL(aclFile)
+			acl, err := readACL(cmd.Context(), env, aclFile)
 			if err != nil {
 				return err
 			}
@@ -105,10 +88,11 @@ func archiveVerify(env *frame.Env) *cobra.Command {
 			}
 			var all []good
 			var rs trust.Refusals
-			err = eachItem(env, args[0], func(item *archive.Item) error {
-				key, err := item.Verify(acl)
+			check := verifier(acl, strict)
+			err = eachItem(cmd.Context(), env, args[0], func(item *archive.Item) error {
+				key, err := check(item)
 				if err != nil {
-					return rs.Merge(archiveRefusal(item.Path.String(), err))
+					return rs.Merge(err)
 				}
 				item.Signature = nil
 				all = append(all, good{item, key})
@@ -122,19 +106,20 @@ func archiveVerify(env *frame.Env) *cobra.Command {
 			}
 			for _, g := range all {
 				out := itemJSON(g.item)
-				out["key"] = g.key.Hex()
+				out["key"] = keyName(g.key)
 				err := env.Result(out, func(w io.Writer) {
-					fmt.Fprintf(w, "%s: good signature by %.16s, nar sha256 %s, %d bytes\n", g.item.Path, g.key.Hex(), storepath.EncodeBase32(g.item.NarHash[:]), g.item.NarSize)
+					fmt.Fprintf(w, "%s: good signature by %.16s, nar sha256 %s, %d bytes\n", g.item.Path, keyName(g.key), storepath.EncodeBase32(g.item.NarHash[:]), g.item.NarSize)
 				})
 				if err != nil {
 					return err
 				}
 			}
-			env.Say("%d items, all signed", len(all))
+			env.Say("%s, all signed", count(len(all), "item"))
 			return nil
 		},
 	}
-	c.Flags().StringVar(&aclFile, "acl", "", "access-control list (/etc/guix/acl) or a public key file")
+	c.Flags().StringVar(&aclFile, "acl", "", aclHelp)
+	c.Flags().BoolVar(&strict, "strict", false, strictHelp)
 	return c
 }
 
@@ -142,10 +127,11 @@ func archiveList(env *frame.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list ARCHIVE",
 		Short:   "list the items of an export stream, unverified",
+		Long:    "List the items of an export stream: what it says of itself, without a look at the signatures. ARCHIVE may be - for standard input.",
 		Example: "  sallyport archive list hello.nar\n  sallyport archive list --json hello.nar | jq -r '.references[]'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return eachItem(env, args[0], func(item *archive.Item) error {
+			return eachItem(cmd.Context(), env, args[0], func(item *archive.Item) error {
 				return env.Result(itemJSON(item), func(w io.Writer) {
 					fmt.Fprintf(w, "%12d %s\n", item.NarSize, item.Path)
 				})
@@ -244,7 +230,7 @@ func archiveExport(env *frame.Env) *cobra.Command {
 				size += item.NarSize
 				paths = append(paths, item.Path.String())
 			}
-			return result(env, name, map[string]any{"file": name, "items": paths, "nar_bytes": size}, fmt.Sprintf("%d items, %d bytes of nars", len(done), size))
+			return result(env, name, map[string]any{"file": name, "items": paths, "nar_bytes": size}, fmt.Sprintf("%s, %d bytes of nars", count(len(done), "item"), size))
 		},
 	}
 	c.Flags().StringVarP(&name, "output", "o", "", "file to write, which must not be there (default standard output)")
@@ -254,6 +240,7 @@ func archiveExport(env *frame.Env) *cobra.Command {
 
 func archiveImport(env *frame.Env) *cobra.Command {
 	var aclFile string
+	var strict bool
 	c := &cobra.Command{
 		Use:   "import [--acl FILE] ARCHIVE",
 		Short: "add the items of an export stream to the store, through guix-daemon",
@@ -263,21 +250,18 @@ func archiveImport(env *frame.Env) *cobra.Command {
 		Example: "  sallyport archive import --acl signing-key.pub hello.nar\n  sallyport archive import hello.nar",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			check := func(*archive.Item) error { return nil }
-			if aclFile != "" {
-				acl, err := readACL(aclFile)
+			var check func(*archive.Item) (signature.PublicKey, error)
+			switch {
+			case aclFile != "":
+				acl, err := readACL(cmd.Context(), env, aclFile)
 				if err != nil {
 					return err
 				}
-				check = func(item *archive.Item) error {
-					_, err := item.Verify(acl)
-					if err != nil {
-						err = archiveRefusal(item.Path.String(), err)
-					}
-					return err
-				}
+				check = verifier(acl, strict)
+			case strict:
+				return frame.Usage("--strict is about the signatures that --acl checks")
 			}
-			f, err := input(env, args[0])
+			f, err := input(cmd.Context(), env, args[0])
 			if err != nil {
 				return err
 			}
@@ -287,9 +271,21 @@ func archiveImport(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer c.Close()
-			paths, err := c.Import(cmd.Context(), f, check)
+			passed := 0
+			paths, err := c.Import(cmd.Context(), f, func(item *archive.Item) error {
+				if check != nil {
+					if _, err := check(item); err != nil {
+						return err
+					}
+				}
+				passed++
+				return nil
+			})
 			if err != nil {
-				return archiveRefusal(args[0], err)
+				if passed > 0 {
+					env.Say("%s before that went to guix-daemon, which may have taken them", count(passed, "item"))
+				}
+				return judged(args[0], err)
 			}
 			for _, p := range paths {
 				if err := env.Result(map[string]string{"type": "item", "path": p.String()}, func(w io.Writer) { fmt.Fprintln(w, p) }); err != nil {
@@ -299,6 +295,7 @@ func archiveImport(env *frame.Env) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringVar(&aclFile, "acl", "", "access-control list (/etc/guix/acl) or a public key file")
+	c.Flags().StringVar(&aclFile, "acl", "", aclHelp)
+	c.Flags().BoolVar(&strict, "strict", false, strictHelp)
 	return c
 }

@@ -2,18 +2,14 @@ package verbs
 
 import (
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/internal/frame"
 	"sallyport/guix/derivation"
-	"sallyport/guix/storepath"
-	"sallyport/internal/trust"
 )
 
 func derivationClosure(env *frame.Env) *cobra.Command {
@@ -34,22 +30,14 @@ func derivationClosure(env *frame.Env) *cobra.Command {
 			if dir == "" {
 				dir = filepath.Dir(args[0])
 			}
-			var roots []storepath.Path
-			var rs trust.Refusals
-			for _, a := range args {
-				p, err := storepath.ParseBase(filepath.Base(a))
-				if err != nil {
-					rs.Add(trust.Refuse("derivation-name", a, "%v", err))
-					continue
-				}
-				roots = append(roots, p)
-			}
-			if err := rs.Err(); err != nil {
+			roots, err := derivationPaths(args)
+			if err != nil {
 				return err
 			}
-			g, err := derivation.LoadClosure(os.DirFS(dir), roots...)
+			from := &derivations{ctx: cmd.Context(), dirs: []string{dir}}
+			g, err := from.load(dir, roots)
 			if err != nil {
-				return closureRefusals(dir, err)
+				return err
 			}
 			if err := closurePrint(env, g, sources, fixed); err != nil {
 				return err
@@ -58,7 +46,7 @@ func derivationClosure(env *frame.Env) *cobra.Command {
 			for range g.Fixed() {
 				nfixed++
 			}
-			env.Say("%d derivations, %d fixed, %d sources: every path recomputed and equal", g.Len(), nfixed, len(g.Sources()))
+			env.Say("%s, %d fixed, %s: every path recomputed and equal", count(g.Len(), "derivation"), nfixed, count(len(g.Sources()), "source"))
 			return nil
 		},
 	}
@@ -77,48 +65,15 @@ func closurePrint(env *frame.Env, g *derivation.Graph, sources, fixed bool) erro
 		}
 		return nil
 	}
-	type output struct {
-		ID   string `json:"id"`
-		Path string `json:"path"`
-		Algo string `json:"algorithm,omitempty"`
-		Hash string `json:"hash,omitempty"`
-	}
 	for n := range g.Nodes() {
 		if fixed && !n.Derivation.IsFixed() {
 			continue
 		}
-		outputs := []output{}
-		for _, o := range n.Derivation.Outputs {
-			outputs = append(outputs, output{o.ID, o.Path, o.HashAlgo, o.Hash})
-		}
 		err := env.Result(map[string]any{"type": "derivation", "path": n.Path.String(), "sha256": hex.EncodeToString(n.SHA256[:]), "size": n.Size,
-			"fixed_output": n.Derivation.IsFixed(), "outputs": outputs}, func(w io.Writer) { fmt.Fprintln(w, n.Path) })
+			"fixed_output": n.Derivation.IsFixed(), "outputs": outputsJSON(n.Derivation)}, func(w io.Writer) { fmt.Fprintln(w, n.Path) })
 		if err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// closureRefusals turns everything that is wrong with a closure into refusals; what is no judgement stays a failure.
-func closureRefusals(dir string, err error) error {
-	all := []error{err}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		all = many.Unwrap()
-	}
-	var rs trust.Refusals
-	var failures []error
-	for _, err := range all {
-		var de *derivation.Error
-		if !errors.As(err, &de) {
-			failures = append(failures, err)
-			continue
-		}
-		subject := de.Path
-		if subject == "" {
-			subject = dir
-		}
-		rs.Add(trust.Refuse(de.Code, subject, "%s", de.Detail).At(max(de.Offset, 0)))
-	}
-	return errors.Join(append(failures, rs.Err())...)
 }

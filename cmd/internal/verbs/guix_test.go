@@ -2,11 +2,14 @@ package verbs
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -16,7 +19,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"sallyport/cmd/internal/frame"
 	"sallyport/guix/archive"
@@ -32,6 +37,7 @@ type world struct {
 	t     *testing.T
 	dir   string
 	stdin []byte
+	pipe  io.Reader // in place of stdin
 	env   map[string]string
 }
 
@@ -43,12 +49,21 @@ type outcome struct {
 // run runs a command line; "$D" in it is the world's directory.
 func (w *world) run(args ...string) outcome {
 	w.t.Helper()
+	return w.runIn(w.t.Context(), args...)
+}
+
+func (w *world) runIn(ctx context.Context, args ...string) outcome {
+	w.t.Helper()
 	var stdout, stderr bytes.Buffer
-	env := &frame.Env{Program: "sallyport", Stdin: bytes.NewReader(w.stdin), Stdout: &stdout, Stderr: &stderr, Getenv: func(s string) string { return w.env[s] }}
+	var stdin io.Reader = bytes.NewReader(w.stdin)
+	if w.pipe != nil {
+		stdin = w.pipe
+	}
+	env := &frame.Env{Program: "sallyport", Stdin: stdin, Stdout: &stdout, Stderr: &stderr, Getenv: func(s string) string { return w.env[s] }}
 	for i, a := range args {
 		args[i] = strings.ReplaceAll(a, "$D", w.dir)
 	}
-	code := frame.Run(w.t.Context(), env, frame.Root(env, "", "", "", Both(env)...), args)
+	code := frame.Run(ctx, env, frame.Root(env, "", "", "", Both(env)...), args)
 	return outcome{code, stdout.String(), stderr.String()}
 }
 
@@ -71,8 +86,18 @@ func newWorld(t *testing.T) *world {
 	}
 	w.write("tree/d/f", []byte("hello"))
 	w.write("plain", []byte("flat"))
+	if err := errors.Join(os.Symlink("tree", filepath.Join(w.dir, "link")), os.MkdirAll(filepath.Join(w.dir, "odd/sub"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(w.dir, "odd/sub/socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
 	return w
 }
+
+const hello = vectors + "drv-hello/drv/2nfg943asrl9dv64zrr1a4kpb25mfafd-hello-2.12.2.drv"
 
 // A promise is a command line and what is promised of it.
 type promise struct {
@@ -167,7 +192,7 @@ func TestNarVerbs(t *testing.T) {
 		{"restore", []string{"nar", "restore", "$D/good.nar", "$D/copy"}, 0, hash, "", same("copy")},
 		{"restore from stdin", []string{"nar", "restore", "-", "$D/copy2"}, 0, hash, "", same("copy2")},
 		{"restore with hash", []string{"nar", "restore", "--json", "--hash", hex.EncodeToString(raw), "$D/good.nar", "$D/copy3"}, 0, `"base32":"` + hash + `"`, "", same("copy3")},
-		{"restore replaces nothing", []string{"nar", "restore", "$D/good.nar", "$D/plain"}, 1, "", "exists", nil},
+		{"restore replaces nothing", []string{"nar", "restore", "$D/good.nar", "$D/plain"}, 1, "", "is there already", nil},
 		{"restore another hash", []string{"nar", "restore", "--hash", strings.Repeat("0", 52), "$D/good.nar", "$D/bad"}, 3, "", "nar-digest", gone("bad")},
 		{"restore no hash", []string{"nar", "restore", "--hash", "0", "$D/good.nar", "$D/bad"}, 2, "", "--hash", gone("bad")},
 		{"restore trailing", []string{"nar", "restore", "$D/trailing.nar", "$D/bad"}, 3, "", "nar-trailing", gone("bad")},
@@ -175,24 +200,95 @@ func TestNarVerbs(t *testing.T) {
 		{"restore escape", []string{"nar", "restore", vectors + "nars-hostile/restore-escape-dotdot.rawnar", "$D/bad"}, 3, "", "nar-name", gone("bad", "x", "../x")},
 		{"restore through a link", []string{"nar", "restore", "--json", vectors + "nars-hostile/restore-escape-symlink.rawnar", "$D/bad"}, 3, `"type":"refused"`, "", gone("bad")},
 		{"examples first", []string{"nar", "restore", "--help"}, 0, "Examples:\n  sallyport nar restore", "", nil},
+
+		{"hash", []string{"nar", "hash", "$D/tree"}, 0, hash + "\n", "", nil},
+		{"hash in hex", []string{"nar", "hash", "--format", "hex", "$D/tree"}, 0, hex.EncodeToString(raw) + "\n", "", nil},
+		{"hash in another way", []string{"nar", "hash", "--format", "base64", "$D/tree"}, 2, "", "base64", nil},
+		{"hash json", []string{"nar", "hash", "--json", "$D/tree"}, 0, "*", "", func(t *testing.T, o outcome) {
+			if v := lines(t, o); len(v) != 1 || v[0]["base32"] != hash || v[0]["sha256"] != hex.EncodeToString(raw) || v[0]["size"] != float64(len(archived)) {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"hash of a link", []string{"nar", "hash", "$D/link"}, 0, "0", "", func(t *testing.T, o outcome) {
+			if strings.TrimSpace(o.stdout) == hash {
+				t.Error("the link was followed")
+			}
+		}},
+		{"hash through a link", []string{"nar", "hash", "$D/link/"}, 0, hash, "", nil},
+		{"hash of nothing", []string{"nar", "hash", ""}, 2, "", "empty PATH", nil},
+		{"hash of what is absent", []string{"nar", "hash", "$D/absent"}, 1, "", "absent", nil},
+		{"hash without a path", []string{"nar", "hash"}, 2, "", "accepts 1", nil},
+		{"hash of a socket", []string{"nar", "hash", "--json", "$D/odd"}, 3, `"code":"nar-type","subject":"` + filepath.Join(w.dir, "odd/sub/socket") + `"`, "sub/socket", nil},
+		{"create with a socket", []string{"nar", "create", "-o", "$D/none.nar", "$D/odd"}, 3, "", "nar-type", gone("none.nar")},
+
+		{"verify", []string{"nar", "verify", "$D/good.nar"}, 0, "well-formed, 1 file, 5 bytes", "", nil},
+		{"verify stdin", []string{"nar", "verify", "-"}, 0, "well-formed", "", nil},
+		{"verify json", []string{"nar", "verify", "--json", "$D/good.nar"}, 0, "*", "", func(t *testing.T, o outcome) {
+			if v := lines(t, o); len(v) != 1 || v[0]["nodes"] != 4.0 || v[0]["files"] != 1.0 || v[0]["bytes"] != 5.0 {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"verify trailing", []string{"nar", "verify", "$D/trailing.nar"}, 3, "", fmt.Sprintf("nar-trailing: bytes behind the end of the archive (byte %d)", len(archived)), nil},
+		{"verify cut", []string{"nar", "verify", "$D/cut.nar"}, 3, "", "nar-truncated", nil},
+		{"verify no nar", []string{"nar", "verify", "$D/plain"}, 3, "", "(byte 0)", nil},
+		{"verify a directory", []string{"nar", "verify", "$D/tree"}, 1, "", "is a directory", nil},
+		{"verify what is absent", []string{"nar", "verify", "$D/absent"}, 1, "", "absent", nil},
+		{"list", []string{"nar", "list", "$D/good.nar"}, 0, "-r--r--r--            5 \"d/f\"\n", "", nil},
+		{"list stdin", []string{"nar", "list", "--json", "-"}, 0, "*", "", func(t *testing.T, o outcome) {
+			if v := lines(t, o); len(v) != 4 || v[3]["type"] != "symlink" || v[3]["target"] != "d/f" || v[0]["path_hex"] != nil {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"list a name of bytes", []string{"nar", "list", "--json", vectors + "nars/bad.nar"}, 0, `"path_hex":"`, "", nil},
+		{"list trailing", []string{"nar", "list", "$D/trailing.nar"}, 3, "*", "nar-trailing", nil},
 	})
 }
 
-func TestClosureVerb(t *testing.T) {
-	const drvs = vectors + "drv-hello/drv"
-	entries, err := os.ReadDir(drvs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var top string
-	for _, e := range entries {
-		if strings.Contains(e.Name(), "-hello-2") && strings.HasSuffix(e.Name(), ".drv") && !strings.Contains(e.Name(), ".tar") {
-			top = drvs + "/" + e.Name()
+// Every verb that reads or writes much ends when the operator says so, a silent pipe or not, with its own exit code, and leaves nothing.
+func TestInterrupted(t *testing.T) {
+	w := newWorld(t)
+	const in = vectors + "archives/"
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, args := range [][]string{
+		{"nar", "hash", "$D/tree"}, {"nar", "create", "$D/tree"}, {"nar", "create", "-o", "$D/left", "$D/tree"},
+		{"nar", "verify", vectors + "nars/sort.nar"}, {"nar", "list", vectors + "nars/sort.nar"}, {"nar", "restore", vectors + "nars/sort.nar", "$D/left"},
+		{"derivation", "show", vectors + "archives/acl"}, {"derivation", "verify", vectors + "drv-hello/drv"}, {"derivation", "closure", hello},
+		{"archive", "verify", "--acl", in + "acl", in + "ok-closure.nar"}, {"archive", "list", in + "ok-closure.nar"}, {"narinfo", "verify", "--acl", in + "acl", vectors + "narinfo/default-gzip.narinfo"},
+	} {
+		if o := w.runIn(stopped, args...); o.code != frame.ExitInterrupted || !strings.Contains(o.stderr, "interrupted") || len(o.stderr) > 200 {
+			t.Errorf("%q: %+v", args, o)
+		}
+		if w.exists("left") {
+			t.Fatalf("%q left something", args)
 		}
 	}
-	if top == "" {
-		t.Fatalf("no hello among %d derivations", len(entries))
+	archived := []byte(w.run("nar", "create", "$D/tree").stdout)
+	fifo := filepath.Join(w.dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	for _, args := range [][]string{
+		{"nar", "verify", "-"}, {"nar", "list", "-"}, {"nar", "restore", "-", "$D/left"}, {"archive", "list", "-"}, {"archive", "verify", "--acl", in + "acl", "-"},
+		{"derivation", "show", "-"}, {"narinfo", "verify", "--acl", in + "acl", "-"}, {"nar", "verify", "$D/fifo"}, {"narinfo", "verify", "--acl", "$D/fifo", "-"},
+	} {
+		// Half of something comes, and then nothing more.
+		silent, feed := io.Pipe()
+		w.pipe = io.MultiReader(bytes.NewReader(archived[:len(archived)/2]), silent)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if o := w.runIn(ctx, args...); o.code != frame.ExitInterrupted && o.code != frame.ExitRefused || strings.HasPrefix(args[0], "nar") && o.code != frame.ExitInterrupted {
+			t.Errorf("%q: %+v", args, o)
+		}
+		if w.exists("left") {
+			t.Errorf("%q left something", args)
+		}
+		feed.Close()
+	}
+}
+
+func TestClosureVerb(t *testing.T) {
+	const drvs, top = vectors + "drv-hello/drv", hello
 	w := newWorld(t)
 	// A closure with one byte changed, and one with two derivations missing.
 	for _, dir := range []string{"changed", "missing"} {
@@ -235,13 +331,178 @@ func TestClosureVerb(t *testing.T) {
 		}},
 		{"sources", []string{"derivation", "closure", "--sources", top}, 0, "-builder\n", "", nil},
 		{"both", []string{"derivation", "closure", "--sources", "--fixed", top}, 2, "", "exclude", nil},
-		{"no name", []string{"derivation", "closure", "$D/plain"}, 3, "", "derivation-name", nil},
+		{"no name", []string{"derivation", "closure", "$D/plain"}, 3, "", "drv-name", nil},
 		{"changed", []string{"derivation", "closure", "$D/changed/" + victim}, 3, "", "drv-", nil},
 		{"two missing", []string{"derivation", "closure", "--json", "$D/missing/" + victim}, 3, `"refused"`, "2 reasons", func(t *testing.T, o outcome) {
 			if v := lines(t, o); len(v) != 1 || len(v[0]["reasons"].([]any)) != 2 {
 				t.Errorf("%v", v)
 			}
 		}},
+	})
+}
+
+func TestDerivationVerbs(t *testing.T) {
+	const drvs = vectors + "drv-hello/drv"
+	w := newWorld(t)
+	data, err := os.ReadFile(hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stdin = data
+	base := filepath.Base(hello)
+	for _, dir := range []string{"all", "alone", "other"} {
+		if err := os.Mkdir(filepath.Join(w.dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(filepath.Join(w.dir, "changed"), os.DirFS(drvs)); err != nil {
+		t.Fatal(err)
+	}
+	// One of many outputs, one of one: what is wrong with each of them is told.
+	const other = "55frf22sjqn5jfrg46za8vbc9fpckyqk-make-4.4.1.drv"
+	for _, name := range []string{base, other} {
+		was, err := os.ReadFile(filepath.Join(drvs, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(w.dir, "changed", name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		w.write("changed/"+name, bytes.Replace(was, []byte("x86_64-linux"), []byte("x86_64-linuy"), 1))
+	}
+	w.write("alone/"+base, data)
+	w.write("other/"+base, append(bytes.Clone(data), ' '))
+	w.write("bytes", bytes.Replace(data, []byte("C.UTF-8"), []byte("C.UTF-\xff"), 1))
+	w.keep([]promise{
+		{"show", []string{"derivation", "show", hello}, 0, "output   out /gnu/store/cs56i9digj9qg1bd383cmxc6xrfpdn9n-hello-2.12.2\n", "", nil},
+		{"show stdin", []string{"derivation", "show", "--json", "-"}, 0, "*", "", func(t *testing.T, o outcome) {
+			v := lines(t, o)
+			if len(v) != 1 || len(v[0]["inputs"].([]any)) != 23 || v[0]["env"].(map[string]any)["LC_CTYPE"] != "C.UTF-8" || v[0]["fixed_output"] != false || v[0]["lossy"] != nil {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"show bytes", []string{"derivation", "show", "--json", "$D/bytes"}, 0, `"lossy":true`, "", nil},
+		{"show bytes as text", []string{"derivation", "show", "$D/bytes"}, 0, `env      "LC_CTYPE"="C.UTF-\xff"`, "", nil},
+		{"show no derivation", []string{"derivation", "show", "$D/plain"}, 3, "", "drv-syntax", nil},
+		{"show a directory", []string{"derivation", "show", "$D/tree"}, 1, "", "is a directory", nil},
+		{"show without end", []string{"derivation", "show", "/dev/zero"}, 1, "", "larger than", nil},
+		{"verify a directory", []string{"derivation", "verify", drvs}, 0, "228 derivations, 253 outputs, 108 fixed: every path recomputed and equal\n", "", nil},
+		{"verify a file", []string{"derivation", "verify", "--json", hello}, 0, `{"closure":228,"derivations":1,"fixed":0,"outputs":1}`, "", nil},
+		{"verify both", []string{"derivation", "verify", hello, drvs}, 0, "228 derivations", "", nil},
+		{"verify a copy elsewhere", []string{"derivation", "verify", "$D/alone", drvs}, 0, "228 derivations", "", nil},
+		{"verify two of one name", []string{"derivation", "verify", drvs, "$D/other"}, 3, "", "drv-mismatch", nil},
+		{"verify what is not beside", []string{"derivation", "verify", "$D/alone"}, 3, "", "23 reasons", nil},
+		{"verify what is changed", []string{"derivation", "verify", "--json", "$D/changed"}, 3, "*", "", func(t *testing.T, o outcome) {
+			var codes []string
+			for _, r := range lines(t, o)[0]["reasons"].([]any) {
+				r := r.(map[string]any)
+				if !strings.HasPrefix(r["subject"].(string), filepath.Join(w.dir, "changed")) {
+					t.Errorf("%v", r)
+				}
+				codes = append(codes, r["code"].(string))
+			}
+			if want := []string{"drv-mismatch", "drv-mismatch", "drv-output-path", "drv-environment", "drv-output-path", "drv-environment", "drv-output-path", "drv-environment"}; !slices.Equal(codes, want) {
+				t.Errorf("codes %q, want %q", codes, want)
+			}
+		}},
+		{"verify no derivations", []string{"derivation", "verify", "$D/tree"}, 1, "", "no derivation found", nil},
+		{"verify another file", []string{"derivation", "verify", "$D/plain"}, 3, "", "drv-name", nil},
+		{"verify what is absent", []string{"derivation", "verify", "$D/absent"}, 1, "", "absent", nil},
+		{"verify nothing", []string{"derivation", "verify"}, 2, "", "requires at least 1", nil},
+	})
+}
+
+func TestKeyVerbs(t *testing.T) {
+	const in = vectors + "archives/"
+	w := newWorld(t)
+	public, err := os.ReadFile(in + "authorised.pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := signature.ParsePublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("dev.pub", []byte("narinfo dev "+k.Hex()+"\n"))
+	w.write("carol.pub", []byte("manifest carol x\n"))
+	w.keep([]promise{
+		{"a track's", []string{"key", "show", "$D/dev.pub"}, 0, "narinfo     dev              " + k.Hex() + "\n", "", nil},
+		{"a track's as Guix has it", []string{"key", "show", "--guix", "$D/dev.pub"}, 0, string(public), "", nil},
+		{"Guix's", []string{"key", "show", in + "authorised.pub"}, 0, k.Hex(), "", nil},
+		{"Guix's json", []string{"key", "show", "--json", in + "rsa.pub"}, 0, `"public":"rsa-`, "", nil},
+		{"a person's", []string{"key", "show", "--guix", "$D/carol.pub"}, 2, "", "only keys of tracks", nil},
+		{"a secret one", []string{"key", "show", in + "authorised.TEST-ONLY.sec"}, 1, "", "malformed-key", func(t *testing.T, o outcome) {
+			if strings.Contains(o.stderr, "(d ") {
+				t.Error("it shows the secret")
+			}
+		}},
+		{"none", []string{"key", "show", "$D/plain"}, 1, "", "want one line", nil},
+	})
+}
+
+func TestNarinfoVerb(t *testing.T) {
+	const in = vectors + "narinfo/"
+	const good, item = in + "default-gzip.narinfo", "m1ifsjhqxcvzb115va975vn4vc5v4f1r-v-simple"
+	w := newWorld(t)
+	data, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stdin = data
+	k, err := os.ReadFile(in + "signing-key.pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := signature.ParsePublicKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("line.pub", []byte("narinfo dev "+public.Hex()+"\n"))
+	w.write("wrong.pub", []byte("manifest carol "+public.Hex()+"\n"))
+	w.write("acl", []byte("(acl (entry))"))
+	// Signed by the right key, the lines in another order than guix publish's.
+	sec, err := os.ReadFile(vectors + "archives/authorised.TEST-ONLY.sec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := signature.ParseSecretKey(sec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, rest, _ := strings.Cut(string(data), "Signature: ")
+	_, rest, _ = strings.Cut(rest, "\n")
+	l := strings.SplitAfter(signed, "\n")
+	l[1], l[2] = l[2], l[1]
+	signed = strings.Join(l, "")
+	text, err := signature.Sign(secret, sha256.Sum256([]byte(signed)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("unordered", []byte(signed+"Signature: 1;x;"+base64.StdEncoding.EncodeToString(text)+"\n"+rest))
+	w.keep([]promise{
+		{"verify", []string{"narinfo", "verify", "--acl", in + "acl", good}, 0, "/gnu/store/" + item + ": good signature by " + public.Hex()[:16], "", nil},
+		{"verify with a key", []string{"narinfo", "verify", "--acl", in + "signing-key.pub", good}, 0, "good signature", "", nil},
+		{"verify with a line", []string{"narinfo", "verify", "--acl", "$D/line.pub", good}, 0, "good signature", "", nil},
+		{"verify stdin", []string{"narinfo", "verify", "--json", "--acl", in + "acl", "--item", item, "-"}, 0, "*", "", func(t *testing.T, o outcome) {
+			v := lines(t, o)
+			if len(v) != 1 || v[0]["store_path"] != "/gnu/store/"+item || v[0]["nar_size"] != 1664.0 || v[0]["key"] != public.Hex() || len(v[0]["files"].([]any)) != 1 || len(v[0]["references"].([]any)) != 1 {
+				t.Errorf("%v", v)
+			}
+		}},
+		{"verify strictly", []string{"narinfo", "verify", "--strict", "--acl", in + "acl", good}, 0, "good signature", "", nil},
+		{"another order", []string{"narinfo", "verify", "--acl", in + "acl", "$D/unordered"}, 0, "good signature", "", nil},
+		{"another order, strictly", []string{"narinfo", "verify", "--strict", "--acl", in + "acl", "$D/unordered"}, 3, "", "narinfo-spelling", nil},
+		{"another item", []string{"narinfo", "verify", "--acl", in + "acl", "--item", strings.Repeat("0", 32), good}, 3, "", "narinfo-other-item", nil},
+		{"the item by its path", []string{"narinfo", "verify", "--acl", in + "acl", "--item", "/gnu/store/" + item, good}, 0, "good", "", nil},
+		{"no item", []string{"narinfo", "verify", "--acl", in + "acl", "--item", "x", good}, 2, "", "path-length", nil},
+		{"tampered", []string{"narinfo", "verify", "--json", "--acl", in + "acl", in + "variants/3cvmj9cp64q1dizkl41xqv2rr8xxrcpa.narinfo"}, 3, `"code":"invalid-signature"`, "", nil},
+		{"a stranger's", []string{"narinfo", "verify", "--acl", vectors + "archives/unauthorised.pub", good}, 3, "", "unauthorised-key", nil},
+		{"no narinfo", []string{"narinfo", "verify", "--acl", in + "acl", "$D/plain"}, 3, "", "malformed-narinfo", nil},
+		{"too long", []string{"narinfo", "verify", "--acl", in + "acl", "/dev/zero"}, 1, "", "larger than", nil},
+		{"without list", []string{"narinfo", "verify", good}, 2, "", "--acl", nil},
+		{"a list that is none", []string{"narinfo", "verify", "--acl", "$D/acl", good}, 1, "", "malformed-acl", nil},
+		{"a key that is none", []string{"narinfo", "verify", "--acl", "$D/wrong.pub", good}, 1, "", "hint: --acl wants", nil},
+		{"a directory", []string{"narinfo", "verify", "--acl", in + "acl", "$D/tree"}, 1, "", "is a directory", nil},
 	})
 }
 
@@ -279,6 +540,13 @@ func TestArchiveVerbs(t *testing.T) {
 			}
 		}},
 		{"verify without list", []string{"archive", "verify", in + "ok-closure.nar"}, 2, "", "--acl", nil},
+		{"verify strictly", []string{"archive", "verify", "--strict", "--acl", in + "acl", in + "ok-closure.nar"}, 0, "good signature by", "", nil},
+		{"verify another spelling", []string{"archive", "verify", "--acl", in + "acl", in + "sig-lowerhex.nar"}, 0, "good signature by", "", nil},
+		{"verify another spelling strictly", []string{"archive", "verify", "--strict", "--acl", in + "acl", in + "sig-lowerhex.nar"}, 3, "", "signature-spelling", nil},
+		{"verify RSA", []string{"archive", "verify", "--acl", in + "acl-with-rsa", in + "rsa-signed.nar"}, 0, "good signature by rsa-", "", nil},
+		{"verify the dangerous one", []string{"archive", "verify", "--acl", in + "acl", vectors + "archives-danger/DANGER-path-dotdot.nar.do-not-import"}, 3, "", "archive-path", nil},
+		{"verify a directory", []string{"archive", "verify", "--acl", in + "acl", "$D/tree"}, 1, "", "is a directory", nil},
+		{"strict about nothing", []string{"archive", "import", "--strict", in + "ok-closure.nar"}, 2, "", "--acl", nil},
 		{"verify lists all", []string{"archive", "verify", "--acl", in + "acl", "$D/mixed.nar"}, 3, "", "2 reasons", func(t *testing.T, o outcome) {
 			if strings.Count(o.stderr, ": unauthorised-key: ") != 2 {
 				t.Error(o.stderr)
@@ -552,7 +820,7 @@ func TestStoreVerbs(t *testing.T) {
 				t.Errorf("%v", v)
 			}
 		}},
-		{"info of what is absent", []string{"store", "info", absent}, 1, "", "not valid", nil},
+		{"info of what is absent", []string{"store", "info", absent, a}, 1, "path       " + a, absent + ": the item is not valid", nil},
 		{"export", []string{"archive", "export", "-r", "-o", "$D/out.nar", a, a}, 0, "2 items", "", func(t *testing.T, _ outcome) {
 			got, err := os.ReadFile(filepath.Join(w.dir, "out.nar"))
 			if err != nil || !bytes.Equal(got, whole) {

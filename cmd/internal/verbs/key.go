@@ -88,18 +88,32 @@ func generate(env *frame.Env, name, file string, open bool) (secret []byte, publ
 }
 
 func keyShow(env *frame.Env) *cobra.Command {
-	return &cobra.Command{
-		Use:     "show FILE...",
-		Short:   "print the public lines in .pub files",
-		Example: "  sallyport key show *.pub",
+	var asGuix bool
+	c := &cobra.Command{
+		Use:   "show FILE...",
+		Short: "print the public lines in .pub files",
+		Long: "Print the public lines in .pub files of 'key generate', and in files signing-key.pub of Guix. With --guix the keys of tracks are printed in Guix's form, for\n" +
+			"'guix archive --authorize' and /etc/guix/signing-key.pub.",
+		Example: "  sallyport key show *.pub\n  sallyport key show --guix dev.narinfo.key.pub | guix archive --authorize",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, f := range args {
-				k, err := readPublic(f)
+				k, guix, err := readAnyPublic(f)
 				if err != nil {
 					return err
 				}
-				err = env.Result(map[string]string{"type": "key", "file": filepath.Base(f), "context": string(k.Context), "owner": k.Owner, "public": k.Key}, func(w io.Writer) {
+				if asGuix && guix == (signature.PublicKey{}) {
+					return frame.Usage("%s is a key of context %s: only keys of tracks (narinfo) are Guix's", f, k.Context)
+				}
+				out := map[string]string{"type": "key", "file": filepath.Base(f), "context": string(k.Context), "owner": k.Owner, "public": k.Key}
+				if guix != (signature.PublicKey{}) {
+					out["guix"] = guix.String()
+				}
+				err = env.Result(out, func(w io.Writer) {
+					if asGuix {
+						fmt.Fprint(w, guix)
+						return
+					}
 					fmt.Fprintf(w, "%-11s %-16s %s\n", k.Context, k.Owner, k.Key)
 				})
 				if err != nil {
@@ -109,6 +123,28 @@ func keyShow(env *frame.Env) *cobra.Command {
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&asGuix, "guix", false, "print keys of tracks in Guix's form")
+	return c
+}
+
+// readAnyPublic reads a .pub file, or a public key of Guix, which names no owner. guix is zero for a key that is not Guix's.
+func readAnyPublic(file string) (k trust.RootKey, guix signature.PublicKey, err error) {
+	data, err := frame.ReadBounded(file, signature.MaxText)
+	if err != nil {
+		return k, guix, err
+	}
+	if strings.HasPrefix(string(data), "(") {
+		guix, err = signature.ParsePublicKey(data)
+		if err != nil {
+			return k, guix, fmt.Errorf("%s: %w", file, err)
+		}
+		return trust.RootKey{Context: trust.ContextNarinfo, Owner: "-", Key: keyName(guix)}, guix, nil
+	}
+	k, err = readPublic(file)
+	if err == nil && k.Context == trust.ContextNarinfo {
+		guix, err = signature.ParsePublicKeyHex(k.Key)
+	}
+	return k, guix, err
 }
 
 // readPublic reads a .pub file: CONTEXT OWNER KEY.

@@ -60,11 +60,3 @@ func result(env *frame.Env, name string, v any, text string) error {
 	}
 	return env.Result(v, func(w io.Writer) { fmt.Fprintf(w, "%s: %s\n", name, text) })
 }
-
-// input opens a file, or standard input for "-".
-func input(env *frame.Env, name string) (io.ReadCloser, error) {
-	if name == "-" {
-		return io.NopCloser(env.Stdin), nil
-	}
-	return os.Open(name)
-}

@@ -128,8 +128,13 @@ func storeInfo(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			var missing []error
 			for _, p := range items {
 				info, err := c.Info(cmd.Context(), p)
+				if errors.Is(err, daemon.ErrNotValid) {
+					missing = append(missing, fmt.Errorf("%s: %w", p, daemon.ErrNotValid))
+					continue
+				}
 				if err != nil {
 					return err
 				}
@@ -174,7 +179,7 @@ func storeInfo(env *frame.Env) *cobra.Command {
 					return err
 				}
 			}
-			return nil
+			return errors.Join(missing...)
 		},
 	}
 	c.Flags().BoolVar(&derivers, "reverse", false, "also what refers to the item, and the derivations in the store that make it")
