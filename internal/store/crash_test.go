@@ -37,10 +37,14 @@ func TestMain(m *testing.M) {
 func child(mode, arg string) error {
 	ctx := context.Background()
 	switch mode {
-	case "loop": // commits until it is killed, and prints what has been announced
+	case "loop", "record": // commits until it is killed, and prints what has been announced
 		z, err := Open(ctx, arg, Options{Clock: testClock})
 		if err != nil {
 			return err
+		}
+		commit := z.Commit
+		if mode == "record" {
+			commit = z.Record
 		}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -49,7 +53,7 @@ func child(mode, arg string) error {
 			wg.Go(func() {
 				for n := int64(0); ; n++ {
 					at := int64(0)
-					err := z.Commit(ctx, func(tx *Tx) error {
+					err := commit(ctx, func(tx *Tx) error {
 						at = tx.Size()
 						if n%5 == 0 {
 							if err := tx.Publish(fmt.Sprintf("note/%d", at), fmt.Append(nil, at)); err != nil {
@@ -58,9 +62,15 @@ func child(mode, arg string) error {
 						}
 						return collected(tx, base+n*10+k)
 					})
+					published := false
+					if mode == "record" && err == nil && n%7 == k {
+						err, published = z.Published(ctx), true
+					}
 					mu.Lock()
 					if err != nil {
 						fmt.Println("failed:", err)
+					} else if published {
+						fmt.Println("published", at)
 					} else {
 						fmt.Println(at)
 					}

@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/bits"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -14,31 +16,38 @@ import (
 	"sallyport/internal/trust"
 )
 
-// A group is what one transaction committed.
+// A group is what one transaction committed. The publisher need not read it from the catalog again.
 type group struct {
-	size    int64
-	members []*request
+	start   int64
+	to      ledger.Checkpoint
+	note    []byte
+	leaves  [][]byte // nil: they are to be read from the catalog
+	hashes  []tlog.Hash
+	public  []publication
+	weight  int        // bytes of leaves that are held
+	members []*request // who wait for the publication
 }
 
 // statements are prepared on the writing connection.
 type statements struct {
-	all                     []*sql.Stmt
-	begin, rollback         *sql.Stmt
-	savepoint, release      *sql.Stmt
-	rollbackTo              *sql.Stmt
-	size                    *sql.Stmt
-	entries, hashes         *sql.Stmt // rowsAtOnce rows
-	entry, hash, checkpoint *sql.Stmt
-	public                  *sql.Stmt
+	all                []*sql.Stmt
+	begin, commit      *sql.Stmt
+	rollback           *sql.Stmt
+	savepoint, release *sql.Stmt
+	rollbackTo         *sql.Stmt
+	newest             *sql.Stmt
+	entries            [len(rowsAtOnce)]*sql.Stmt
+	checkpoint         *sql.Stmt
+	public             *sql.Stmt
 
 	cache map[string]*sql.Stmt // of callers' statements, by their text
 }
 
-const (
-	rowsAtOnce = 64
-	// maxCached is how many different statements of callers are kept prepared; a program has fewer.
-	maxCached = 256
-)
+// rowsAtOnce are the numbers of entries that one statement writes.
+var rowsAtOnce = [...]int{64, 16, 4, 1}
+
+// maxCached is how many different statements of callers are kept prepared; a program has fewer.
+const maxCached = 256
 
 // get prepares a caller's statement, once.
 func (s *statements) get(ctx context.Context, conn *sql.Conn, query string) (*sql.Stmt, error) {
@@ -63,27 +72,28 @@ func (s *statements) get(ctx context.Context, conn *sql.Conn, query string) (*sq
 	return stmt, nil
 }
 
+// A prepared is a statement to prepare and where to keep it.
+type prepared struct {
+	to    **sql.Stmt
+	query string
+}
+
 func (s *statements) prepare(ctx context.Context, conn *sql.Conn) error {
-	many := func(head, row string) string {
-		return head + row + string(bytes.Repeat([]byte(","+row), rowsAtOnce-1))
-	}
-	for _, p := range []struct {
-		to    **sql.Stmt
-		query string
-	}{
+	list := []prepared{
 		{&s.begin, "BEGIN IMMEDIATE"},
+		{&s.commit, "COMMIT"},
 		{&s.rollback, "ROLLBACK"},
 		{&s.savepoint, "SAVEPOINT caller"},
 		{&s.release, "RELEASE caller"},
 		{&s.rollbackTo, "ROLLBACK TO caller"},
-		{&s.size, "SELECT size FROM checkpoint ORDER BY size DESC LIMIT 1"},
-		{&s.entries, many("INSERT INTO entry (idx, leaf) VALUES ", "(?,?)")},
-		{&s.hashes, many("INSERT INTO hash (idx, h) VALUES ", "(?,?)")},
-		{&s.entry, "INSERT INTO entry (idx, leaf) VALUES (?,?)"},
-		{&s.hash, "INSERT INTO hash (idx, h) VALUES (?,?)"},
-		{&s.checkpoint, "INSERT INTO checkpoint (size, note) VALUES (?,?)"},
+		{&s.newest, "SELECT size, time FROM checkpoint ORDER BY size DESC LIMIT 1"},
+		{&s.checkpoint, "INSERT INTO checkpoint (size, note, time) VALUES (?,?,?)"},
 		{&s.public, "INSERT INTO public (path, size, data, blob) VALUES (?,?,?,?) ON CONFLICT (path) DO UPDATE SET size = excluded.size, data = excluded.data, blob = excluded.blob"},
-	} {
+	}
+	for i, rows := range rowsAtOnce {
+		list = append(list, prepared{&s.entries[i], "INSERT INTO entry (idx, hashes, leaf) VALUES (?,?,?)" + strings.Repeat(",(?,?,?)", rows-1)})
+	}
+	for _, p := range list {
 		stmt, err := conn.PrepareContext(ctx, p.query)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.query, err)
@@ -129,7 +139,7 @@ func (z *Zone) group(first *request) {
 	ctx := context.Background()
 	if z.behind.Load() {
 		// What was committed before is not published yet; before more is added, that must work.
-		if err := z.publish(ctx); err != nil {
+		if err := z.publish(ctx, nil); err != nil {
 			first.done <- fmt.Errorf("nothing was done: what was committed before cannot be published: %w", err)
 			return
 		}
@@ -148,29 +158,28 @@ func (z *Zone) group(first *request) {
 			r.done <- err
 		}
 	}
-	var size int64
-	if err := z.statements.size.QueryRowContext(ctx).Scan(&size); err != nil {
+	g, err := z.newGrowth(ctx)
+	if err != nil {
 		members = append(members, first)
 		abort(fmt.Errorf("catalog: %w", err))
 		return
 	}
-	batch := ledger.NewBatch(size, hashReader{ctx, z.catalog.writer})
 	start := time.Now()
 	weight := 0 // bytes of leaves
-	var public []publication
 	for r := first; r != nil; r = z.waiting(len(members), weight, start) {
-		before := len(batch.Leaves())
-		ok, err := z.turn(ctx, r, batch, &public)
+		before := len(g.batch.Leaves())
+		undone, err := z.turn(ctx, r, g)
 		if err != nil {
 			members = append(members, r)
 			abort(fmt.Errorf("catalog: the transaction was rolled back: %w", err))
 			return
 		}
-		if !ok {
+		if undone != nil {
+			r.done <- undone
 			continue
 		}
 		members = append(members, r)
-		for _, leaf := range batch.Leaves()[before:] {
+		for _, leaf := range g.batch.Leaves()[before:] {
 			weight += len(leaf)
 		}
 	}
@@ -178,28 +187,57 @@ func (z *Zone) group(first *request) {
 		abort(nil)
 		return
 	}
-	note, err := z.flush(ctx, batch, public)
+	to, note, err := z.flush(ctx, g)
 	if err != nil {
 		abort(err)
 		return
 	}
 	if err := z.sqlCommit(ctx); err != nil {
-		if !z.isCommitted(ctx, batch, note) {
+		if !z.isCommitted(ctx, to.Size, note) {
 			// Failed. Should it be done after all and come to light after a crash, it is a whole
 			// transaction with its own checkpoint, and the next opening publishes it.
 			abort(fmt.Errorf("catalog: commit: %w", err))
 			return
 		}
-		z.log.Warn("a commit reported an error but was done", "size", batch.Size(), "error", err)
+		z.log.Warn("a commit reported an error but was done", "size", to.Size, "error", err)
 		z.statements.rollback.ExecContext(ctx) // of whatever the connection still believes to be open
 	}
-	if batch.Size() == batch.Start() {
+	if note == nil {
 		for _, r := range members {
 			r.done <- nil
 		}
 		return
 	}
-	z.committed <- group{batch.Size(), members}
+	z.grown(g, to, note, weight, members)
+}
+
+// grown hands a group that stands to the publisher, and answers those who do not wait for that.
+func (z *Zone) grown(g *growth, to ledger.Checkpoint, note []byte, weight int, members []*request) {
+	var err error
+	if z.batch, err = g.batch.Next(); err != nil {
+		z.batch = nil // it is read from the catalog next time
+	}
+	z.recorded.Store(to.Size)
+	_, hashes := g.batch.Hashes()
+	out := group{start: g.batch.Start(), to: to, note: note, public: g.public}
+	if z.pending.Add(int64(weight)) <= maxPendingBytes {
+		out.leaves, out.hashes, out.weight = g.batch.Leaves(), hashes, weight
+	} else {
+		z.pending.Add(-int64(weight))
+	}
+	var early []*request
+	for _, r := range members {
+		if r.early {
+			early = append(early, r)
+		} else {
+			out.members = append(out.members, r)
+		}
+	}
+	// First to the publisher: whoever is answered may ask it at once whether he is published.
+	z.committed <- out
+	for _, r := range early {
+		r.done <- nil
+	}
 }
 
 // waiting returns the next caller who waits already, if the group may have him.
@@ -215,114 +253,153 @@ func (z *Zone) waiting(members, weight int, start time.Time) *request {
 	}
 }
 
-// turn lets one caller do his part. ok says whether it stands; an error that the transaction is gone.
-func (z *Zone) turn(ctx context.Context, r *request, batch *ledger.Batch, public *[]publication) (ok bool, err error) {
-	tx := &Tx{z: z, batch: batch, mark: batch.Size(), now: z.clock()}
-	var fnErr error
+// A growth is what a transaction adds.
+type growth struct {
+	batch  *ledger.Batch
+	public []publication
+	newest time.Time // of the station's entries
+}
+
+// newGrowth begins where the ledger ends.
+func (z *Zone) newGrowth(ctx context.Context) (*growth, error) {
+	var size int64
+	var date string
+	if err := z.statements.newest.QueryRowContext(ctx).Scan(&size, &date); err != nil {
+		return nil, err
+	}
+	g := &growth{batch: z.batch}
+	var err error
+	if g.newest, err = parseNewest(date); err != nil {
+		return nil, err
+	}
+	// The hashes at the tree's edge are in memory unless another process has added to it.
+	if g.batch == nil || g.batch.Size() != size {
+		g.batch = ledger.NewBatch(size, hashReader{ctx, z.catalog.writer})
+	}
+	z.batch = nil // only a group that stands is built upon
+	return g, nil
+}
+
+// turn lets one caller do his part. undone says why his part does not stand; err that the transaction is gone.
+func (z *Zone) turn(ctx context.Context, r *request, g *growth) (undone, err error) {
+	tx := &Tx{z: z, growth: g, mark: g.batch.Size()}
+	tx.setTime(z.clock())
+	newest := g.newest
 	select {
 	case r.turn <- tx:
-		fnErr = <-r.over
-		if fnErr == nil {
-			fnErr = tx.err
+		undone = <-r.over
+		if undone == nil {
+			undone = tx.err
 		}
-		if fnErr == nil && len(tx.publish) > 0 && batch.Size() == tx.mark {
-			fnErr = errors.New("a transaction that publishes files must append an entry")
+		if undone == nil && len(tx.publish) > 0 && g.batch.Size() == tx.mark {
+			undone = errors.New("a transaction that publishes files must append an entry")
 		}
 		tx.over = true
 	case <-r.ctx.Done():
-		fnErr = r.ctx.Err()
+		undone = r.ctx.Err()
 	}
-	if fnErr != nil {
-		batch.Cut(tx.mark)
+	if undone != nil {
+		g.batch.Cut(tx.mark)
+		g.newest = newest
 		if tx.saved {
 			if _, err := z.statements.rollbackTo.ExecContext(ctx); err != nil {
-				return false, errors.Join(fnErr, err)
+				return nil, errors.Join(undone, err)
 			}
 		}
 	}
 	// This fails, too, if SQLite has rolled back the whole transaction on its own, as it does when the disk is full.
 	if tx.saved {
 		if _, err := z.statements.release.ExecContext(ctx); err != nil {
-			return false, errors.Join(fnErr, err)
+			return nil, errors.Join(undone, err)
 		}
 	}
-	if fnErr != nil {
-		r.done <- fnErr
-		return false, nil
+	if undone == nil {
+		for _, p := range tx.publish {
+			p.size = g.batch.Size()
+			g.public = append(g.public, p)
+		}
 	}
-	*public = append(*public, tx.publish...)
-	return true, nil
+	return undone, nil
 }
 
-// flush writes what the group added to the ledger, and its checkpoint.
-func (z *Zone) flush(ctx context.Context, batch *ledger.Batch, public []publication) (note []byte, err error) {
-	if batch.Size() == batch.Start() {
-		return nil, nil
+// flush writes what the group added to the ledger, and its checkpoint. Without a note nothing was added.
+func (z *Zone) flush(ctx context.Context, g *growth) (c ledger.Checkpoint, note []byte, err error) {
+	if g.batch.Size() == g.batch.Start() {
+		return c, nil, nil
 	}
-	leaves := batch.Leaves()
-	if err := insert(ctx, z.statements.entries, z.statements.entry, batch.Start(), len(leaves), func(i int) []byte { return leaves[i] }); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
+	_, hashes := g.batch.Hashes()
+	if err := z.statements.insert(ctx, g.batch.Start(), g.batch.Leaves(), hashes); err != nil {
+		return c, nil, fmt.Errorf("catalog: %w", err)
 	}
-	first, hashes := batch.Hashes()
-	if err := insert(ctx, z.statements.hashes, z.statements.hash, first, len(hashes), func(i int) []byte { return hashes[i][:] }); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	c, err := batch.Checkpoint(z.Origin())
-	if err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
+	if c, err = g.batch.Checkpoint(z.Origin()); err != nil {
+		return c, nil, fmt.Errorf("catalog: %w", err)
 	}
 	if note, err = ledger.SignCheckpoint(c, z.key); err != nil {
-		return nil, err
+		return c, nil, err
 	}
-	if _, err := z.statements.checkpoint.ExecContext(ctx, c.Size, note); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
+	if _, err := z.statements.checkpoint.ExecContext(ctx, c.Size, note, formatNewest(g.newest)); err != nil {
+		return c, nil, fmt.Errorf("catalog: %w", err)
 	}
-	for _, p := range public {
+	for _, p := range g.public {
 		var data, blob any
 		if p.blob != "" {
 			blob = p.blob
 		} else {
 			data = p.data
 		}
-		if _, err := z.statements.public.ExecContext(ctx, p.path, c.Size, data, blob); err != nil {
-			return nil, fmt.Errorf("catalog: %w", err)
+		if _, err := z.statements.public.ExecContext(ctx, p.path, p.size, data, blob); err != nil {
+			return c, nil, fmt.Errorf("catalog: %w", err)
 		}
 	}
-	return note, nil
+	return c, note, nil
 }
 
-func insert(ctx context.Context, many, one *sql.Stmt, first int64, n int, value func(int) []byte) error {
-	i := 0
-	args := make([]any, 2*rowsAtOnce)
-	for ; i+rowsAtOnce <= n; i += rowsAtOnce {
-		for k := range rowsAtOnce {
-			args[2*k], args[2*k+1] = first+int64(i+k), value(i+k)
-		}
-		if _, err := many.ExecContext(ctx, args...); err != nil {
-			return err
-		}
-	}
-	for ; i < n; i++ {
-		if _, err := one.ExecContext(ctx, first+int64(i), value(i)); err != nil {
-			return err
+// insert writes entries: leaves and, of each, the hashes that storage order puts behind it.
+func (s *statements) insert(ctx context.Context, first int64, leaves [][]byte, hashes []tlog.Hash) error {
+	args := make([]any, 0, 3*rowsAtOnce[0])
+	for k, rows := range rowsAtOnce {
+		for len(leaves) >= rows {
+			args = args[:0]
+			for i := range rows {
+				n := hashesBehind(first)
+				args = append(args, first, joinHashes(hashes[:n]), leaves[i])
+				hashes = hashes[n:]
+				first++
+			}
+			leaves = leaves[rows:]
+			if _, err := s.entries[k].ExecContext(ctx, args...); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
+// hashesBehind is how many hashes storage order puts behind a leaf: its own, and one for each perfect subtree that it completes.
+func hashesBehind(leaf int64) int { return bits.TrailingZeros64(^uint64(leaf)) + 1 }
+
+func joinHashes(hashes []tlog.Hash) []byte {
+	b := make([]byte, 0, len(hashes)*tlog.HashSize)
+	for _, h := range hashes {
+		b = append(b, h[:]...)
+	}
+	return b
+}
+
 // isCommitted asks, after COMMIT reported an error, whether it was done all the
 // same. A group without entries leaves no mark that would tell; it counts as failed.
-func (z *Zone) isCommitted(ctx context.Context, batch *ledger.Batch, note []byte) bool {
+func (z *Zone) isCommitted(ctx context.Context, size int64, note []byte) bool {
 	if note == nil {
 		return false
 	}
 	// Through another connection: the writer's would see its own unfinished transaction.
 	var got []byte
-	err := z.catalog.readers.QueryRowContext(ctx, "SELECT note FROM checkpoint WHERE size = ?", batch.Size()).Scan(&got)
+	err := z.catalog.readers.QueryRowContext(ctx, "SELECT note FROM checkpoint WHERE size = ?", size).Scan(&got)
 	return err == nil && bytes.Equal(got, note)
 }
 
-// hashReader reads stored hashes.
+// hashReader reads stored hashes. The row of leaf i holds those that storage order puts behind it: the hash of level L and number n stands with
+// the leaf that completes its subtree, ((n+1)<<L)-1, in the place L.
 type hashReader struct {
 	ctx context.Context
 	q   Querier
@@ -343,15 +420,18 @@ func (r hashReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 }
 
 func (r hashReader) read(indexes []int64, out []tlog.Hash) error {
-	at := make(map[int64][]int, len(indexes))
+	type place struct{ level, at int }
+	places := make(map[int64][]place, len(indexes))
 	args := make([]any, 0, len(indexes))
 	for i, x := range indexes {
-		if len(at[x]) == 0 {
-			args = append(args, x)
+		level, n := tlog.SplitStoredHashIndex(x)
+		leaf := (n+1)<<level - 1
+		if len(places[leaf]) == 0 {
+			args = append(args, leaf)
 		}
-		at[x] = append(at[x], i)
+		places[leaf] = append(places[leaf], place{level, i})
 	}
-	query := "SELECT idx, h FROM hash WHERE idx IN (?" + string(bytes.Repeat([]byte(",?"), len(args)-1)) + ")"
+	query := "SELECT idx, hashes FROM entry WHERE idx IN (?" + strings.Repeat(",?", len(args)-1) + ")"
 	rows, err := r.q.QueryContext(r.ctx, query, args...)
 	if err != nil {
 		return err
@@ -359,16 +439,16 @@ func (r hashReader) read(indexes []int64, out []tlog.Hash) error {
 	defer rows.Close()
 	found := 0
 	for rows.Next() {
-		var x int64
+		var leaf int64
 		var h sql.RawBytes
-		if err := rows.Scan(&x, &h); err != nil {
+		if err := rows.Scan(&leaf, &h); err != nil {
 			return err
 		}
-		if len(h) != tlog.HashSize {
-			return trust.Refuse("ledger-corrupt", "catalog", "hash %d has %d bytes", x, len(h))
+		if len(h) != hashesBehind(leaf)*tlog.HashSize {
+			return trust.Refuse("ledger-corrupt", "catalog", "the hashes of entry %d have %d bytes", leaf, len(h))
 		}
-		for _, i := range at[x] {
-			out[i] = tlog.Hash(h)
+		for _, p := range places[leaf] {
+			out[p.at] = tlog.Hash(h[p.level*tlog.HashSize:][:tlog.HashSize])
 		}
 		found++
 	}

@@ -223,8 +223,11 @@ func TestVerifyFinds(t *testing.T) {
 			edit(t, dir, "UPDATE entry SET leaf = ? WHERE idx = 77", b)
 			edit(t, dir, "UPDATE entry SET leaf = ? WHERE idx = 78", a)
 		}},
-		{"hash of a leaf", "ledger-entry", "catalog: entry 1", func(dir string) { edit(t, dir, "UPDATE hash SET h = zeroblob(32) WHERE idx = 1") }},
-		{"inner hash", "ledger-hash", "catalog: hash 2", func(dir string) { edit(t, dir, "UPDATE hash SET h = zeroblob(32) WHERE idx = 2") }},
+		{"hash of a leaf", "ledger-entry", "catalog: entry 2", func(dir string) { edit(t, dir, "UPDATE entry SET hashes = zeroblob(32) WHERE idx = 2") }},
+		{"inner hash", "ledger-hash", "catalog: hashes of entry 1", func(dir string) {
+			edit(t, dir, "UPDATE entry SET hashes = CAST(substr(hashes, 1, 32) || zeroblob(32) AS BLOB) WHERE idx = 1")
+		}},
+		{"hashes cut", "ledger-corrupt", "catalog", func(dir string) { edit(t, dir, "UPDATE entry SET hashes = zeroblob(31) WHERE idx = 2") }},
 		{"entry is gone", "ledger-corrupt", "catalog", func(dir string) { edit(t, dir, "DELETE FROM entry WHERE idx = 5") }},
 		{"entry bundle", "ledger-entry", "entry 12", file("tile/entries/000")},
 		{"tile", "ledger-entry", "entry 12", file("tile/0/000")},
@@ -253,11 +256,11 @@ func TestVerifyFinds(t *testing.T) {
 	}
 	for what, spoil := range map[string]func(dir string){
 		"last hash": func(dir string) {
-			edit(t, dir, "UPDATE hash SET h = zeroblob(32) WHERE idx = (SELECT max(idx) FROM hash)")
+			edit(t, dir, "UPDATE entry SET hashes = zeroblob(length(hashes)) WHERE idx = 600")
 		},
 		"last entry":   func(dir string) { edit(t, dir, "DELETE FROM entry WHERE idx = 600") },
-		"entry beyond": func(dir string) { edit(t, dir, "INSERT INTO entry VALUES (601, x'00')") },
-		"hash length":  func(dir string) { edit(t, dir, "UPDATE hash SET h = x'00' WHERE idx = (SELECT max(idx) FROM hash)") },
+		"entry beyond": func(dir string) { edit(t, dir, "INSERT INTO entry VALUES (601, zeroblob(64), x'00')") },
+		"hash length":  func(dir string) { edit(t, dir, "UPDATE entry SET hashes = x'00' WHERE idx = 600") },
 		"no checkpoint": func(dir string) {
 			edit(t, dir, "DELETE FROM checkpoint")
 		},
@@ -282,11 +285,11 @@ func TestSchemaVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec("PRAGMA user_version = 2"); err != nil {
+	if _, err := db.Exec("PRAGMA user_version = 99"); err != nil {
 		t.Fatal(err)
 	}
 	db.Close()
-	if _, err := Open(context.Background(), dir, Options{}); err == nil || !strings.Contains(err.Error(), "schema version 2") {
+	if _, err := Open(context.Background(), dir, Options{}); err == nil || !strings.Contains(err.Error(), "schema version 99") {
 		t.Error(err)
 	}
 	os.Remove(filepath.Join(dir, catalogFile))

@@ -1,14 +1,15 @@
--- The catalog of a zone, version 1 (PRAGMA user_version). What it knows beside
+-- The catalog of a zone, version 2 (PRAGMA user_version). What it knows beside
 -- the ledger can be made again from the published ledger and the blobs.
 
--- The ledger: leaves, the hashes of the tree by their storage index (as
--- golang.org/x/mod/sumdb/tlog counts them), and each signed checkpoint.
-CREATE TABLE entry (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
-CREATE TABLE hash (idx INTEGER PRIMARY KEY, h BLOB NOT NULL);
-CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, note BLOB NOT NULL);
+-- The ledger: leaves, each with the hashes that storage order (as
+-- golang.org/x/mod/sumdb/tlog counts them) puts behind it: its own, and that of
+-- each perfect subtree that it completes, the smallest first; and each signed
+-- checkpoint, with the time of the newest entry that the station made.
+CREATE TABLE entry (idx INTEGER PRIMARY KEY, hashes BLOB NOT NULL, leaf BLOB NOT NULL);
+CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, note BLOB NOT NULL, time TEXT NOT NULL);
 
--- What is published beside the ledger, with the size of the ledger whose
--- publication waits for it. The content is here or, by digest, in the cas.
+-- What is published beside the ledger, with the size of the ledger that has the
+-- deed to which it belongs. The content is here or, by digest, in the cas.
 CREATE TABLE public (path TEXT PRIMARY KEY, size INTEGER NOT NULL, data BLOB, blob TEXT) WITHOUT ROWID;
 CREATE INDEX public_size ON public (size);
 
@@ -44,6 +45,7 @@ CREATE TABLE shipped (number INTEGER PRIMARY KEY, manifest TEXT NOT NULL, date T
 
 -- Trust.
 CREATE TABLE root (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, note BLOB NOT NULL);
+CREATE TABLE orders (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, note BLOB NOT NULL);
 CREATE TABLE allowlist (
   track TEXT NOT NULL, version INTEGER NOT NULL, digest TEXT NOT NULL, note TEXT NOT NULL,
   PRIMARY KEY (track, version)

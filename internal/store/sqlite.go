@@ -18,7 +18,7 @@ import (
 var schema string
 
 // Version of the catalog's schema, in PRAGMA user_version. Another one is refused.
-const schemaVersion = 1
+const schemaVersion = 2
 
 const (
 	catalogFile = "catalog.sqlite"

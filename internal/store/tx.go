@@ -20,10 +20,12 @@ const (
 	maxGroupBytes = 32 << 20               // of leaves in one transaction
 	maxGroupTime  = 200 * time.Millisecond // after which nobody more is taken in: other processes wait, too
 	maxPending    = 64                     // groups that wait to be published
+	// maxPendingBytes is what of them is held in memory; the rest is read from the catalog again.
+	maxPendingBytes = 64 << 20
 )
 
 // An UnpublishedError says that a deed is done, durably, but not yet published:
-// it must not be announced. The next commit or the next Open publishes it.
+// it must have no effect outside of the zone. The next commit or the next Open publishes it.
 type UnpublishedError struct {
 	Size int64 // of the ledger with the deed
 	Err  error
@@ -46,9 +48,10 @@ var errAborted = errors.New("the transaction's function did not return")
 // if the function returns nil. Where a conflict is expected, say so in SQL (ON CONFLICT).
 type Tx struct {
 	z       *Zone
-	batch   *ledger.Batch
+	growth  *growth
 	mark    int64 // size of the ledger before this caller
 	now     time.Time
+	clock   time.Time // what the machine's clock says, if that is behind the newest entry
 	publish []publication
 	saved   bool // whether the savepoint has been set
 	err     error
@@ -57,6 +60,7 @@ type Tx struct {
 
 type publication struct {
 	path string
+	size int64 // of the ledger with the deed
 	data []byte
 	blob string
 }
@@ -174,7 +178,7 @@ func (tx *Tx) append(leaf []byte) (int64, error) {
 	if err := ledger.CheckLeaf(leaf); err != nil {
 		return 0, err
 	}
-	i, err := tx.batch.Append(leaf)
+	i, err := tx.growth.batch.Append(leaf)
 	return i, tx.fail(err)
 }
 
@@ -195,18 +199,28 @@ func (tx *Tx) StatementIndex(kind string, subjects []statement.Subject, predicat
 	}
 	p["time"] = trust.FormatDate(tx.now)
 	p["zone"] = tx.z.Origin()
+	if !tx.clock.IsZero() {
+		p["clock"] = trust.FormatDate(tx.clock)
+	}
+	if err := tx.checkClock(); err != nil {
+		return 0, err
+	}
 	envelope, err := statement.Sign(tx.z.station, statement.Statement{Kind: kind, Subjects: subjects, Predicate: p})
 	if err != nil {
 		return 0, err
 	}
-	return tx.append(envelope)
+	i, err := tx.append(envelope)
+	if err == nil {
+		tx.growth.newest = tx.now
+	}
+	return i, err
 }
 
 // Now is the time that the transaction's statements carry.
 func (tx *Tx) Now() time.Time { return tx.now }
 
 // Size is the size of the ledger as the transaction sees it: the index of the next entry.
-func (tx *Tx) Size() int64 { return tx.batch.Size() }
+func (tx *Tx) Size() int64 { return tx.growth.batch.Size() }
 
 // Publish has a file below public written together with this deed's
 // publication, before Commit returns, and again after a crash. Path as in
@@ -240,12 +254,13 @@ func (tx *Tx) addPublic(p publication) error {
 	return nil
 }
 
-// A request is one caller of Commit.
+// A request is one caller of Commit or Record.
 type request struct {
-	ctx  context.Context
-	turn chan *Tx   // unbuffered: given and taken, or neither
-	over chan error // what the function returned
-	done chan error // the answer; buffered, so that nobody waits for a caller who has left
+	ctx   context.Context
+	early bool       // answered when the deed is durable, not when it is published
+	turn  chan *Tx   // unbuffered: given and taken, or neither
+	over  chan error // what the function returned
+	done  chan error // the answer; buffered, so that nobody waits for a caller who has left
 }
 
 // Commit runs fn in a transaction, which it may share with other callers, and
@@ -254,8 +269,15 @@ type request struct {
 //
 // fn runs in the caller's goroutine, exactly once or not at all. If ctx ends
 // before it is fn's turn, fn does not run.
-func (z *Zone) Commit(ctx context.Context, fn func(tx *Tx) error) error {
-	r := &request{ctx: ctx, turn: make(chan *Tx), over: make(chan error, 1), done: make(chan error, 1)}
+func (z *Zone) Commit(ctx context.Context, fn func(tx *Tx) error) error { return z.do(ctx, fn, false) }
+
+// Record is Commit that returns when what fn did is durable: it will be
+// published, in its order, within [MaxLag], or by the next opening. Whoever has
+// an effect outside of the zone afterwards calls [Zone.Published] first.
+func (z *Zone) Record(ctx context.Context, fn func(tx *Tx) error) error { return z.do(ctx, fn, true) }
+
+func (z *Zone) do(ctx context.Context, fn func(tx *Tx) error, early bool) error {
+	r := &request{ctx: ctx, early: early, turn: make(chan *Tx), over: make(chan error, 1), done: make(chan error, 1)}
 	select {
 	case <-z.closing:
 		return ErrClosed

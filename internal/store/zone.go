@@ -71,6 +71,7 @@ type Zone struct {
 	// the groups to the publisher.
 	queue      chan *request
 	committed  chan group
+	waits      chan wait
 	closing    chan struct{}
 	closeOnce  sync.Once
 	closeErr   error
@@ -78,11 +79,16 @@ type Zone struct {
 	publDone   chan struct{}
 	sqlCommit  func(ctx context.Context) error // COMMIT; the tests put a failing one here
 	statements statements
+	batch      *ledger.Batch // of the writer: empty, on top of the last group; nil if that is not known
+	recorded   atomic.Int64  // size of the ledger with what this process committed last
+	public     atomic.Int64  // size of the ledger that this process saw published
+	pending    atomic.Int64  // bytes of leaves that wait in memory to be published
+	behind     atomic.Bool   // publishing has failed
 
 	publishMu   sync.Mutex
-	publishFile *os.File // lock/publish
-	published   []byte   // the checkpoint that was seen published last, verified
-	behind      atomic.Bool
+	publishFile *os.File      // lock/publish
+	seen        published     // the checkpoint that was seen published last
+	front       *ledger.Front // the edge of the published tree; nil if it is not known
 
 	rootMu sync.Mutex
 	root   *trust.Root // the newest that was read and verified
@@ -202,7 +208,7 @@ func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone,
 	}
 	z := &Zone{
 		Dir: dir, clock: opts.Clock, log: opts.Log, calls: opts.Calls,
-		queue: make(chan *request, maxGroup), committed: make(chan group, maxPending),
+		queue: make(chan *request, maxGroup), committed: make(chan group, maxPending), waits: make(chan wait),
 		closing: make(chan struct{}), writerDone: make(chan struct{}), publDone: make(chan struct{}),
 	}
 	if z.clock == nil {
@@ -242,14 +248,14 @@ func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone,
 		return nil, err
 	}
 	z.sqlCommit = func(ctx context.Context) error {
-		_, err := z.catalog.writer.ExecContext(ctx, "COMMIT")
+		_, err := z.statements.commit.ExecContext(ctx)
 		return err
 	}
 	if err := z.statements.prepare(ctx, z.catalog.writer); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	if first != nil {
-		if _, err := z.catalog.writer.ExecContext(ctx, "INSERT INTO checkpoint (size, note) VALUES (0, ?)", first); err != nil {
+		if _, err := z.catalog.writer.ExecContext(ctx, "INSERT INTO checkpoint (size, note, time) VALUES (0, ?, '')", first); err != nil {
 			return nil, fmt.Errorf("catalog: %w", err)
 		}
 	}
@@ -296,12 +302,13 @@ func readBounded(path string, limit int64) ([]byte, error) {
 }
 
 // Close ends the zone's work: what waits for a commit is answered with
-// ErrClosed, what has been committed is published. It may be called twice.
+// ErrClosed, what has been committed is published; if that fails the error is an
+// [*UnpublishedError]. It may be called twice.
 func (z *Zone) Close() error {
 	z.closeOnce.Do(func() {
 		close(z.closing)
 		<-z.publDone
-		z.closeErr = z.release()
+		z.closeErr = errors.Join(z.leftBehind(), z.release())
 	})
 	return z.closeErr
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -20,6 +21,35 @@ type Batch struct {
 // NewBatch begins a batch on top of a tree of the given size, whose hashes can be read.
 func NewBatch(size int64, stored tlog.HashReader) *Batch {
 	return &Batch{start: size, size: size, stored: stored, first: tlog.StoredHashCount(size), edge: map[int64]tlog.Hash{}}
+}
+
+// Next begins a batch on top of this one, once that is stored: the hashes at the
+// edge of the tree are known already and are not read again.
+func (b *Batch) Next() (*Batch, error) {
+	n := NewBatch(b.size, b.stored)
+	if b.size == 0 {
+		return n, nil
+	}
+	at := edgeIndexes(b.size)
+	edge, err := b.ReadHashes(at)
+	if err != nil {
+		return nil, err
+	}
+	for i, x := range at {
+		n.edge[x] = edge[i]
+	}
+	return n, nil
+}
+
+// edgeIndexes are the storage indexes of the perfect subtrees that a tree of this size is made of, the largest first.
+func edgeIndexes(size int64) []int64 {
+	var at []int64
+	for from := int64(0); from < size; {
+		level := bits.Len64(uint64(size-from)) - 1
+		at = append(at, tlog.StoredHashIndex(level, from>>level))
+		from += 1 << level
+	}
+	return at
 }
 
 // CheckLeaf checks the bounds of a leaf.
