@@ -214,27 +214,33 @@ func channelFields(v Value, items []Value, code bool) (Channel, error) {
 	if _, err := r.must("url"); err != nil {
 		return c, err
 	}
-	if err := c.origin(r); err != nil {
-		return c, err
-	}
-	if in, ok, err := r.value("introduction"); err != nil {
-		return c, err
-	} else if ok && !(in.Kind == Boolean && !in.Bool) {
-		c.Introduction, err = introduction(in, code)
-		return c, err
-	}
-	return c, nil
+	return c, c.origin(r, code)
 }
 
-// origin reads url, branch and commit.
-func (c *Channel) origin(r record) (err error) {
+// channelData reads a channel that is data.
+func channelData(v Value) (Channel, error) {
+	items, err := proper(v, "channel")
+	if err != nil {
+		return Channel{}, err
+	}
+	return channelFields(v, items, false)
+}
+
+// origin reads url, branch, commit and introduction.
+func (c *Channel) origin(r record, code bool) (err error) {
 	if c.URL, _, err = r.text("url", "", true); err != nil {
 		return err
 	}
 	if c.Branch, _, err = r.text("branch", defaultBranch, true); err != nil {
 		return err
 	}
-	c.Commit, _, err = r.text("commit", "", true)
+	if c.Commit, _, err = r.text("commit", "", true); err != nil {
+		return err
+	}
+	in, ok, err := r.value("introduction")
+	if ok && err == nil && !(in.Kind == Boolean && !in.Bool) {
+		c.Introduction, err = introduction(in, code)
+	}
 	return err
 }
 
@@ -285,11 +291,8 @@ func introduction(v Value, code bool) (*Introduction, error) {
 		if code {
 			return nil, failAt(v, CodeForm, "(make-channel-introduction ...) belongs here, not %s", describe(v))
 		}
-		items, err := proper(v, "channel-introduction")
+		_, items, err := versioned(v, "channel-introduction", 0)
 		if err != nil {
-			return nil, err
-		}
-		if _, items, err = version(v, items, 0); err != nil {
 			return nil, err
 		}
 		r, err := fields(v, items, "commit", "signer")
@@ -365,15 +368,8 @@ type Authorization struct {
 //
 // Options other than (name "...") and the REST mean nothing, to Guix neither.
 func ParseAuthorizations(text []byte) ([]Authorization, error) {
-	v, err := one(text)
+	v, _, items, err := document(text, "authorizations", 0)
 	if err != nil {
-		return nil, err
-	}
-	items, err := proper(v, "authorizations")
-	if err != nil {
-		return nil, err
-	}
-	if _, items, err = version(v, items, 0); err != nil {
 		return nil, err
 	}
 	if len(items) == 0 || items[0].Kind != List || items[0].Tail != nil {
@@ -412,15 +408,8 @@ type Metadata struct {
 //	(channel (version 0) [(directory "D")] [(news-file "F")] [(url "U")] [(keyring-reference "B")]
 //	         [(dependencies (channel (name N) (url "U") ...) ...)])
 func ParseMetadata(text []byte) (*Metadata, error) {
-	v, err := one(text)
+	v, _, items, err := document(text, "channel", 0)
 	if err != nil {
-		return nil, err
-	}
-	items, err := proper(v, "channel")
-	if err != nil {
-		return nil, err
-	}
-	if _, items, err = version(v, items, 0); err != nil {
 		return nil, err
 	}
 	r, err := fields(v, items, "directory", "news-file", "url", "keyring-reference", "dependencies")
@@ -452,11 +441,7 @@ func ParseMetadata(text []byte) (*Metadata, error) {
 	seen := make(map[string]bool)
 	if deps, ok := r.fields["dependencies"]; ok {
 		for _, dep := range deps.Items[1:] {
-			items, err := proper(dep, "channel")
-			if err != nil {
-				return nil, err
-			}
-			c, err := channelFields(dep, items, false)
+			c, err := channelData(dep)
 			if err != nil {
 				return nil, err
 			}

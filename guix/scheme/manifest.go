@@ -151,15 +151,7 @@ func (e *Entry) all(yield func(*Entry) bool) bool {
 // Repeated entries are returned in full, but for what they propagate in turn, which
 // stands where the entry came first.
 func ParseProfile(text []byte) ([]Entry, error) {
-	v, err := one(text)
-	if err != nil {
-		return nil, err
-	}
-	items, err := proper(v, "manifest")
-	if err != nil {
-		return nil, err
-	}
-	format, items, err := version(v, items, 3, 4)
+	v, format, items, err := document(text, "manifest", 3, 4)
 	if err != nil {
 		return nil, err
 	}
@@ -338,11 +330,8 @@ func origin(v Value) (Channel, error) {
 		})
 		return channelFields(v, items, code)
 	}
-	items, err := proper(v, "repository")
+	_, items, err := versioned(v, "repository", 0)
 	if err != nil {
-		return Channel{}, err
-	}
-	if _, items, err = version(v, items, 0); err != nil {
 		return Channel{}, err
 	}
 	var c Channel
@@ -357,16 +346,7 @@ func origin(v Value) (Channel, error) {
 			return c, err
 		}
 	}
-	if err := c.origin(r); err != nil {
-		return c, err
-	}
-	if in, ok, err := r.value("introduction"); err != nil {
-		return c, err
-	} else if ok && !(in.Kind == Boolean && !in.Bool) {
-		c.Introduction, err = introduction(in, false)
-		return c, err
-	}
-	return c, nil
+	return c, c.origin(r, false)
 }
 
 // Provenance says what a system was made from. It is a claim of whoever made the system.
@@ -380,15 +360,8 @@ type Provenance struct {
 //	(provenance (version 0) (channels (channel (name N) (url "U") ...) ...)
 //	            (configuration-file "/gnu/store/..." or #f))
 func ParseProvenance(text []byte) (*Provenance, error) {
-	v, err := one(text)
+	v, _, items, err := document(text, "provenance", 0)
 	if err != nil {
-		return nil, err
-	}
-	items, err := proper(v, "provenance")
-	if err != nil {
-		return nil, err
-	}
-	if _, items, err = version(v, items, 0); err != nil {
 		return nil, err
 	}
 	r, err := fields(v, items, "channels", "configuration-file")
@@ -401,11 +374,7 @@ func ParseProvenance(text []byte) (*Provenance, error) {
 	}
 	p := new(Provenance)
 	for _, item := range channels.Items[1:] {
-		items, err := proper(item, "channel")
-		if err != nil {
-			return nil, err
-		}
-		c, err := channelFields(item, items, false)
+		c, err := channelData(item)
 		if err != nil {
 			return nil, err
 		}

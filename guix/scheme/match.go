@@ -24,6 +24,23 @@ func proper(v Value, head string) ([]Value, error) {
 	return v.Items[1:], nil
 }
 
+// document reads a file that is one list, (HEAD (version N) ...), with a version that is wanted, and returns what follows it.
+func document(text []byte, head string, want ...int64) (v Value, n int64, rest []Value, err error) {
+	if v, err = one(text); err == nil {
+		n, rest, err = versioned(v, head, want...)
+	}
+	return v, n, rest, err
+}
+
+// versioned is document for a list within a file.
+func versioned(v Value, head string, want ...int64) (n int64, rest []Value, err error) {
+	items, err := proper(v, head)
+	if err != nil {
+		return 0, nil, err
+	}
+	return version(v, items, want...)
+}
+
 // describe names v in an error.
 func describe(v Value) string {
 	switch {
