@@ -8,11 +8,12 @@ import (
 	"fmt"
 
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/ceremony"
 	"sallyport/internal/trust/statement"
 )
 
 // ErrNoRoot is returned, wrapped, where a zone has no root yet.
-var ErrNoRoot = errors.New("the zone has no root yet; `sallyport root accept --pin DIGEST FILE` takes version 1 with the digest from paper")
+var ErrNoRoot = errors.New("the zone has no root yet; `trust accept --fingerprint FINGERPRINT FILE` takes version 1 with the fingerprint from paper")
 
 // settingPin is the digest of version 1.
 const settingPin = "root-pin"
@@ -85,24 +86,24 @@ func (z *Zone) readRoot(ctx context.Context, q Querier, known *trust.Root) (*tru
 	return root, nil
 }
 
-// SetRoot takes a root into force: version 1 with the digest that was handed
-// over on paper, a later one with the zero digest and the signatures that it
-// needs. It is entered in the ledger and published as public/root/N. The
+// SetRoot takes a root into force: version 1 with the fingerprint that was handed
+// over on paper, a later one with nil and the signatures that it
+// needs. Each signature, and what it changes, is entered in the ledger, and it is published as public/root/N. The
 // version that is already in force is taken again in silence if it is the same.
-func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trust.Root, error) {
+func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trust.Root, error) {
 	var root *trust.Root
 	same := errors.New("already in force")
 	err := z.Commit(ctx, func(tx *Tx) error {
 		known, err := z.readRoot(ctx, z.catalog.writer, nil)
 		switch {
 		case errors.Is(err, ErrNoRoot):
-			if pin.IsZero() {
+			if pin == nil {
 				return trust.Refuse("root-pin", "root", "the zone has no root yet, and version 1 is taken only with the digest that was handed over")
 			}
 			if root, err = trust.OpenRoot(msg, pin); err != nil {
 				return err
 			}
-			if err := tx.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", settingPin, pin.String()); err != nil {
+			if err := tx.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", settingPin, root.Digest().String()); err != nil {
 				return err
 			}
 		case err != nil:
@@ -112,7 +113,7 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trus
 				root = known
 				return same
 			}
-			if !pin.IsZero() {
+			if pin != nil {
 				return trust.Refuse("root-pin", "root", "version %d is in force; a digest from paper is only for the first", known.Version)
 			}
 			if root, err = known.Next(msg); err != nil {
@@ -128,9 +129,15 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trus
 		if err := tx.Publish(fmt.Sprintf("root/%d", root.Version), msg); err != nil {
 			return err
 		}
-		return tx.Statement(statement.KindRoot,
-			[]statement.Subject{{Name: fmt.Sprintf("root/%d", root.Version), SHA256: root.Digest()}},
-			map[string]any{"version": root.Version})
+		subjects := []statement.Subject{{Name: fmt.Sprintf("root/%d", root.Version), SHA256: root.Digest()}}
+		signers := root.Signers(trust.ContextRoot, root.Date)
+		if known != nil {
+			signers = append(signers, known.Signers(trust.ContextRoot, root.Date)...)
+		}
+		if err := tx.undersigned("root", root.Version, subjects, root.Text(), msg, signers); err != nil {
+			return err
+		}
+		return tx.Statement(statement.KindRoot, subjects, map[string]any{"version": root.Version, "changes": changes(known, root)})
 	})
 	if err != nil && !errors.Is(err, same) {
 		return nil, err
@@ -138,15 +145,34 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Digest) (*trus
 	return root, nil
 }
 
+// maxChanges bounds, in bytes, what an entry says of the changes of a root. All of them follow from the two texts.
+const maxChanges = 16 << 10
+
+// changes says what a root changes against the one before, for an entry.
+func changes(old, root *trust.Root) []any {
+	list, size := []any{}, 0
+	for _, c := range ceremony.Changes(old, root) {
+		if size += len(c.Text); size > maxChanges {
+			return append(list, "and more")
+		}
+		list = append(list, c.Text)
+	}
+	return list
+}
+
 // CheckPin demands that the zone's chain of roots begins with the one whose digest came on paper. The zone keeps that digest too, but in the catalog, which
 // root on the station can edit together with the whole chain: who signs or serves by the root asks for the paper.
-func (z *Zone) CheckPin(ctx context.Context, paper trust.Digest) error {
+func (z *Zone) CheckPin(ctx context.Context, paper trust.Pinned) error {
 	text, err := Setting(ctx, z.catalog.readers, settingPin)
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
-	if text != paper.String() {
-		return trust.Refuse("root-pin", "root", "the zone's first root is %s, on paper stands %s", text, paper).
+	first, err := trust.ParseDigest(text)
+	if err != nil {
+		return fmt.Errorf("catalog: %s: %w", settingPin, err)
+	}
+	if !paper.Matches(first) {
+		return trust.Refuse("root-pin", "root", "the zone's first root is %s (%s), on paper stands %s", trust.Fingerprint(first), first, paper).
 			WithHint("compare the paper with another copy of it; if it is right, the zone's root was replaced: call the security officer")
 	}
 	return nil

@@ -481,7 +481,7 @@ type enclave struct {
 
 func newEnclave(t *testing.T) *enclave {
 	e := &enclave{map[string]*trust.Key{}}
-	for _, name := range []string{"olga/root", "otto/root", "wanda/witness", "walt/witness"} {
+	for _, name := range []string{"olga/root", "olga/order", "otto/root", "otto/order", "wanda/witness", "walt/witness"} {
 		k, err := trust.GenerateKey(rand.Reader, name)
 		if err != nil {
 			t.Fatal(err)
@@ -494,7 +494,7 @@ func newEnclave(t *testing.T) *enclave {
 func (e *enclave) root(t *testing.T, enclave string, version int64, previous trust.Digest, signers ...string) ([]byte, trust.Digest) {
 	t.Helper()
 	r := &trust.Root{Enclave: enclave, Version: version, Date: testClock(), Previous: previous,
-		Thresholds: map[string]int{"root": 2}, Policies: map[string]string{"quorum": "1"}}
+		Thresholds: map[string]int{"root": 2, "order": 2}, Policies: map[string]string{"quorum": "1"}}
 	for name, k := range e.keys {
 		r.Keys = append(r.Keys, k.RootKey())
 		role := trust.RoleOfficer
@@ -530,7 +530,7 @@ func TestRootAndWitness(t *testing.T) {
 	stranger, strangerPin := e.root(t, "bastion", 1, trust.Digest{}, "olga/root", "otto/root")
 	half, _ := e.root(t, "citadel", 1, trust.Digest{}, "olga/root")
 	for what, err := range map[string]error{
-		"without a digest": func() error { _, err := z.SetRoot(ctx, msg1, trust.Digest{}); return err }(),
+		"without a digest": func() error { _, err := z.SetRoot(ctx, msg1, nil); return err }(),
 		"another digest":   func() error { _, err := z.SetRoot(ctx, msg1, trust.Sum(nil)); return err }(),
 		"another enclave":  func() error { _, err := z.SetRoot(ctx, stranger, strangerPin); return err }(),
 		"below threshold":  func() error { _, err := z.SetRoot(ctx, half, pin); return err }(),
@@ -553,10 +553,10 @@ func TestRootAndWitness(t *testing.T) {
 	}
 	msg2, _ := e.root(t, "citadel", 2, pin, "olga/root", "otto/root")
 	msg3, _ := e.root(t, "citadel", 3, pin, "olga/root", "otto/root")
-	if _, err := z.SetRoot(ctx, msg3, trust.Digest{}); err == nil {
+	if _, err := z.SetRoot(ctx, msg3, nil); err == nil {
 		t.Error("a version was skipped")
 	}
-	if root, err = z.SetRoot(ctx, msg2, trust.Digest{}); err != nil || root.Version != 2 {
+	if root, err = z.SetRoot(ctx, msg2, nil); err != nil || root.Version != 2 {
 		t.Fatal(err)
 	}
 	other := testOpen(t, dir, Options{})

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"sallyport/internal/store/durable"
 )
 
 // ReadBounded reads a whole small file; one larger than limit bytes, or something that is not a regular file, is an error.
@@ -57,4 +59,9 @@ func WriteNew(path string, data []byte, mode os.FileMode) (err error) {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// Replace writes a file durably in the place of the one of its name: a crash leaves the one or the other.
+func Replace(path string, data []byte, mode os.FileMode) error {
+	return durable.WriteAll(durable.OS{}, filepath.Dir(path), durable.File{Path: path, Data: data, Perm: mode})
 }

@@ -41,9 +41,9 @@ func enclave(ctx context.Context, env *frame.Env) (*store.Zone, *trust.Root, err
 // pinned is enclave for verbs that sign or serve by the root: its fingerprint comes from paper, not from the zone.
 func pinned(ctx context.Context, env *frame.Env, fingerprint string) (*store.Zone, *trust.Root, error) {
 	if fingerprint == "" {
-		return nil, nil, frame.Usage("no fingerprint: give --root DIGEST, of the enclave's first root, from paper")
+		return nil, nil, frame.Usage("no fingerprint: give --root FINGERPRINT, of the enclave's first root, from paper")
 	}
-	paper, err := trust.ParseDigest(fingerprint)
+	paper, err := trust.ParsePin(fingerprint)
 	if err != nil {
 		return nil, nil, frame.Usage("--root: %v", err)
 	}
@@ -52,7 +52,7 @@ func pinned(ctx context.Context, env *frame.Env, fingerprint string) (*store.Zon
 		return nil, nil, err
 	}
 	if err := z.CheckPin(ctx, paper); err != nil {
-		return nil, nil, errors.Join(z.Refused(ctx, "root", statement.Subject{Name: "root", SHA256: paper}, err), z.Close())
+		return nil, nil, errors.Join(z.Refused(ctx, "root", statement.Subject{Name: "root", SHA256: r.Digest()}, err), z.Close())
 	}
 	return z, r, nil
 }
