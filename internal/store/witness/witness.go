@@ -1,0 +1,193 @@
+// Package witness is the memory of a witness who has not the ledger's files: a
+// directory, on the witness's own machine, that says for each ledger with which
+// key it is signed and what this witness cosigned last.
+//
+//	DIR/ENCLAVE/KIND/log          the checkpoint keys of the ledger, a vkey a line; the first came from paper
+//	DIR/ENCLAVE/KIND/checkpoint   the note that was cosigned last
+//	DIR/ENCLAVE/KIND/lock, tmp/
+//
+// What is asked of the witness comes as a [ledger.Growth]: checkpoint and proof
+// in one file. What goes back is the cosigned note. The new state is durable
+// before the note is handed out, so no crash makes a witness forget what it has
+// vouched for; and a witness that lost its state refuses to go on, because a
+// proof from the size that the ledger knows begins at none that it knows.
+//
+// A ledger gets a new key by hand: by another line in the file `log`.
+package witness
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"sallyport/internal/store/durable"
+	"sallyport/internal/store/ledger"
+	"sallyport/internal/trust"
+)
+
+// maxKeys bounds the file `log`.
+const maxKeys = 64 << 10
+
+// Cosign checks that a ledger has only grown since this witness cosigned it
+// last, and cosigns it. paper is the ledger's key; it may be the zero VKey if
+// the ledger is known already. Codes beside those of [ledger.CosignGrowth]:
+// witness-log (another key than the known one), witness-unknown-log.
+func Cosign(dir string, g *ledger.Growth, paper trust.VKey, key trust.Signer, now time.Time) (ledger.Checkpoint, []byte, error) {
+	text, _, err := trust.SplitNote("checkpoint", g.Checkpoint, ledger.MaxCheckpoint)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	claimed, err := ledger.ParseCheckpoint(text)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	// The origin was parsed: its words make a path below dir, and none above it.
+	enclave, kind, err := trust.ParseOrigin(claimed.Origin)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	s := state{filepath.Join(dir, enclave, kind)}
+	known, err := s.keys()
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	switch {
+	case paper.Name == "" && len(known) == 0:
+		return ledger.Checkpoint{}, nil, trust.Refuse("witness-unknown-log", claimed.Origin, "this witness has never seen it").
+			WithHint("give the ledger's key, from paper, with --log; from then on it is known")
+	case paper.Name != "" && paper.Name != claimed.Origin:
+		return ledger.Checkpoint{}, nil, trust.Refuse("checkpoint-origin", "checkpoint", "it is of %s, not of %s", claimed.Origin, paper.Name)
+	case paper.Name != "" && len(known) > 0 && !contains(known, paper):
+		return ledger.Checkpoint{}, nil, trust.Refuse("witness-log", claimed.Origin, "this witness knows it by the key %s, not by %s", known[0].ID(), paper.ID()).
+			WithHint("if officers have said that the ledger has a new key, add its line to " + s.path("log"))
+	case len(known) == 0:
+		known = []trust.VKey{paper}
+	}
+	log, err := opens(g.Checkpoint, claimed.Origin, known)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	if err := durable.MkdirAll(durable.OS{}, s.path("tmp"), 0o700); err != nil {
+		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
+	}
+	// One run at a time: two could cosign two continuations of the same state.
+	lock, err := os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
+	}
+	defer lock.Close()
+	if err := durable.Lock(lock, syscall.LOCK_EX); err != nil {
+		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
+	}
+	if err := durable.SweepTemp(durable.OS{}, s.path("tmp")); err != nil {
+		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
+	}
+	seen, err := s.seen(claimed.Origin, known)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	c, note, err := ledger.CosignGrowth(seen, g, log, key, now)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	// The key before the checkpoint: a state without key would take any.
+	var lines strings.Builder
+	for _, k := range known {
+		fmt.Fprintln(&lines, k)
+	}
+	for _, f := range []durable.File{
+		{Path: s.path("log"), Data: []byte(lines.String()), Perm: 0o600},
+		{Path: s.path("checkpoint"), Data: note, Perm: 0o600},
+	} {
+		if err := durable.WriteAll(durable.OS{}, s.path("tmp"), f); err != nil {
+			return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
+		}
+	}
+	return c, note, nil
+}
+
+type state struct{ dir string }
+
+func (s state) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s state) read(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(s.path(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s: more than %d bytes", s.path(name), limit)
+	}
+	return b, err
+}
+
+// keys reads the file `log`; none if there is no file.
+func (s state) keys() ([]trust.VKey, error) {
+	b, err := s.read("log", maxKeys)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	var keys []trust.VKey
+	for line := range strings.Lines(string(b)) {
+		k, err := trust.ParseVKey(strings.TrimSuffix(line, "\n"))
+		if err != nil {
+			return nil, fmt.Errorf("witness: %s: %w", s.path("log"), err)
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("witness: %s: no key in it", s.path("log"))
+	}
+	return keys, nil
+}
+
+// seen reads what was cosigned last; the zero Checkpoint if nothing was.
+func (s state) seen(origin string, known []trust.VKey) (ledger.Checkpoint, error) {
+	b, err := s.read("checkpoint", ledger.MaxCheckpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ledger.Checkpoint{}, nil
+	}
+	if err != nil {
+		return ledger.Checkpoint{}, fmt.Errorf("witness: %w", err)
+	}
+	log, err := opens(b, origin, known)
+	if err != nil {
+		return ledger.Checkpoint{}, fmt.Errorf("witness: %s: %w", s.path("checkpoint"), err)
+	}
+	return ledger.OpenCheckpoint(b, origin, log)
+}
+
+// opens finds the key that has signed a checkpoint.
+func opens(note []byte, origin string, known []trust.VKey) (trust.VKey, error) {
+	var first error
+	for _, k := range known {
+		_, err := ledger.OpenCheckpoint(note, origin, k)
+		if err == nil {
+			return k, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return trust.VKey{}, first
+}
+
+func contains(keys []trust.VKey, k trust.VKey) bool {
+	for _, other := range keys {
+		if other.Equal(k) {
+			return true
+		}
+	}
+	return false
+}
