@@ -33,6 +33,7 @@ var floors = []struct {
 	{room: "internal/enclavetest"},
 	{room: "internal/outside", alone: true},
 	{room: "internal/inside", alone: true},
+	{room: "internal/evidence"},
 	{room: "cmd/internal"},
 	{room: "cmd"},
 	{room: "demo"},
