@@ -1,175 +1,330 @@
 package verbs
 
 import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/internal/evidence/siem"
 	"sallyport/internal/store"
-	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
-	"sallyport/internal/trust/statement"
 )
 
 func ledgerNoun(env *frame.Env) *cobra.Command {
-	return noun("ledger", "the sealed log of a zone", ledgerVerify(env), ledgerShow(env), ledgerWitness(env), ledgerCosign(env))
+	return noun("ledger", "the sealed log of a zone", ledgerVerify(env), ledgerShow(env), ledgerProve(env), ledgerExport(env), ledgerWitness(env), ledgerCosign(env))
+}
+
+// A published is a ledger as it is published: that of a zone, or a copy with what somebody has on paper.
+type published struct {
+	dir   string // the directory with `checkpoint` in it
+	log   []trust.VKey
+	chain [][]byte // the root notes; empty: there is no root, or none was opened
+	keys  siem.Keys
+	root  *trust.Root // the newest; nil as above
+
+	// The directory with the notes of roots, or the file of the only one, and what the first must be; for reading them again.
+	roots string
+	pin   func(trust.Digest) error
+	zone  *store.Zone // nil after close, and for a copy
+}
+
+// paper are the flags by which a copy is read without a zone.
+type paper struct{ public, root, log string }
+
+func (p *paper) flags(c *cobra.Command) {
+	c.Flags().StringVar(&p.public, "public", "", "read a copy of a zone's public directory, not a zone; with --root or --log")
+	c.Flags().StringVar(&p.root, "root", "", "fingerprint of the enclave's first root, from paper")
+	c.Flags().StringVar(&p.log, "log", "", "the ledger's checkpoint key (vkey), from paper")
+}
+
+// open opens the zone, or the copy that the flags name.
+func (p *paper) open(ctx context.Context, env *frame.Env) (*published, error) {
+	if p.public == "" {
+		if p.root != "" || p.log != "" {
+			return nil, frame.Usage("--root and --log go with --public")
+		}
+		z, err := env.Zone(ctx)
+		if err != nil {
+			return nil, err
+		}
+		public := filepath.Join(z.Dir, "public")
+		l := &published{dir: filepath.Join(public, "ledger"), log: []trust.VKey{z.LedgerVKey()}, roots: filepath.Join(public, "root"), zone: z}
+		l.pin = func(d trust.Digest) error { return z.CheckPin(context.WithoutCancel(ctx), d) }
+		if err := l.read(); err != nil {
+			return nil, errors.Join(err, z.Close())
+		}
+		if l.root == nil {
+			l.keys = siem.Keys{z.StationVKey()}
+		}
+		return l, nil
+	}
+	l := &published{dir: p.public, roots: filepath.Join(p.public, "root")}
+	if _, err := os.Stat(filepath.Join(l.dir, "checkpoint")); err != nil {
+		l.dir = filepath.Join(p.public, "ledger")
+	} else {
+		l.roots = filepath.Join(filepath.Dir(filepath.Clean(p.public)), "root")
+	}
+	return l, l.believe(p.root, p.log)
+}
+
+// believe takes what stands on paper: a root's fingerprint, or a ledger's key.
+func (l *published) believe(root, log string) error {
+	if (root == "") == (log == "") {
+		return frame.Usage("what do you have on paper? Give --root FINGERPRINT or --log VKEY")
+	}
+	if log != "" {
+		k, err := trust.ParseVKey(log)
+		if err != nil {
+			return frame.Usage("--log: %v", err)
+		}
+		if k.Context != trust.ContextCheckpoint {
+			return frame.Usage("--log: %s is not the key of a ledger", k.Name)
+		}
+		l.log = []trust.VKey{k}
+		return nil
+	}
+	pin, err := trust.ParseDigest(root)
+	if err != nil {
+		return frame.Usage("--root: %v", err)
+	}
+	l.pin = sameRoot(pin)
+	if err := l.read(); err != nil {
+		return err
+	}
+	if l.root == nil {
+		return fmt.Errorf("%s: there is no root here", l.roots)
+	}
+	return nil
+}
+
+func sameRoot(want trust.Digest) func(trust.Digest) error {
+	return func(d trust.Digest) error {
+		if d != want {
+			return trust.Refuse("root-pin", "root 1", "its fingerprint is %s, not %s", d, want)
+		}
+		return nil
+	}
+}
+
+// read reads the chain of roots, from the first, which must be the one from paper.
+func (l *published) read() error {
+	l.chain, l.root, l.keys = nil, nil, nil
+	if st, err := os.Stat(l.roots); err == nil && st.Mode().IsRegular() {
+		note, err := frame.ReadBounded(l.roots, maxRootNote)
+		if err != nil {
+			return err
+		}
+		l.chain = [][]byte{note}
+		return l.openChain()
+	}
+	first, err := frame.ReadBounded(filepath.Join(l.roots, "1"), maxRootNote)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for n := 2; err == nil; n++ {
+		l.chain = append(l.chain, first)
+		first, err = frame.ReadBounded(filepath.Join(l.roots, fmt.Sprint(n)), maxRootNote)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return l.openChain()
+}
+
+// openChain verifies the roots, and collects the keys that they name.
+func (l *published) openChain() error {
+	text, _, err := trust.SplitNote("root", l.chain[0], trust.MaxRootSize)
+	if err != nil {
+		return err
+	}
+	first := trust.Sum(text)
+	if err := l.pin(first); err != nil {
+		return err
+	}
+	// It was asked once; when the roots are read again the zone may be closed.
+	l.pin = sameRoot(first)
+	for i, note := range l.chain {
+		if i == 0 {
+			l.root, err = trust.OpenRoot(note, first)
+		} else {
+			l.root, err = l.root.Next(note)
+		}
+		if err != nil {
+			return fmt.Errorf("root %d: %w", i+1, err)
+		}
+		// Every version's: an entry is as old as the root that it was signed under.
+		for _, k := range l.root.Keys {
+			if k.Context != trust.ContextStatement && k.Context != trust.ContextCheckpoint {
+				continue
+			}
+			v, err := trust.ParseVKey(k.Key)
+			if err != nil {
+				return err
+			}
+			if k.Context == trust.ContextStatement && !slices.ContainsFunc(l.keys, v.Equal) {
+				l.keys = append(l.keys, v)
+			}
+			if k.Context == trust.ContextCheckpoint && !slices.ContainsFunc(l.log, v.Equal) {
+				l.log = append(l.log, v)
+			}
+		}
+	}
+	return nil
+}
+
+// close closes the zone. What is published can be read on.
+func (l *published) close() error {
+	if l.zone == nil {
+		return nil
+	}
+	z := l.zone
+	l.zone = nil
+	return z.Close()
+}
+
+// now opens the checkpoint as it is at this moment: the note, and the log in its light.
+func (l *published) now() ([]byte, *ledger.Log, error) {
+	files := os.DirFS(l.dir)
+	note, err := ledger.ReadCheckpoint(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := l.opens(note)
+	if err != nil {
+		return nil, nil, err
+	}
+	return note, ledger.NewLog(files, c), nil
+}
+
+// at opens a checkpoint in a file, or the present one if file is empty, with the cosignatures that are published for it.
+func (l *published) at(file string) ([]byte, *ledger.Log, error) {
+	note, log, err := l.now()
+	if err != nil {
+		return nil, nil, err
+	}
+	if file != "" {
+		if note, err = frame.ReadBounded(file, ledger.MaxCheckpoint); err != nil {
+			return nil, nil, err
+		}
+		c, err := l.opens(note)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := log.Contains(c); err != nil {
+			return nil, nil, err
+		}
+		log = ledger.NewLog(os.DirFS(l.dir), c)
+	}
+	others, err := l.cosigned()
+	return ledger.Join(note, others...), log, err
+}
+
+// cosigned reads what witnesses have cosigned, unverified.
+func (l *published) cosigned() ([][]byte, error) {
+	dir := filepath.Join(filepath.Dir(l.dir), "witness")
+	names, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var notes [][]byte
+	for _, n := range names {
+		note, err := frame.ReadBounded(filepath.Join(dir, n.Name()), ledger.MaxCheckpoint)
+		if err != nil {
+			return nil, err
+		}
+		notes = append(notes, note)
+	}
+	return notes, nil
+}
+
+// opens verifies a checkpoint by one of the ledger's keys.
+func (l *published) opens(note []byte) (ledger.Checkpoint, error) { return openCheckpoint(note, l.log) }
+
+func openCheckpoint(note []byte, keys []trust.VKey) (ledger.Checkpoint, error) {
+	origin, _, _ := bytes.Cut(note, []byte("\n"))
+	var first error
+	for _, k := range keys {
+		// A root names the ledgers of every zone; this one says itself whose it is, and is held to it.
+		if k.Name != string(origin) {
+			continue
+		}
+		c, err := ledger.OpenCheckpoint(note, k.Name, k)
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		var names []string
+		for _, k := range keys {
+			names = append(names, k.Name)
+		}
+		first = trust.Refuse("checkpoint-origin", "checkpoint", "it is of %.80q, not of %q", origin, names)
+	}
+	return ledger.Checkpoint{}, first
 }
 
 func ledgerVerify(env *frame.Env) *cobra.Command {
-	return &cobra.Command{
-		Use:   "verify",
-		Short: "recompute the ledger of a zone, published files and catalog alike",
-		Long: "Recompute the ledger of a zone from its entries, and compare the published files and the catalog with it. The auditor's\n" +
-			"own program, sallyport-verify, does the same from the published files alone and shares no code with this one.",
-		Example: "  sallyport ledger verify --zone /srv/sallyport/inside",
-		Args:    cobra.NoArgs,
+	var from paper
+	var proof proofFlags
+	c := &cobra.Command{
+		Use:   "verify [--proof FILE]",
+		Short: "recompute the ledger of a zone, or check a proof that somebody brought",
+		Long: `Recompute the ledger of a zone from its entries, and compare the published files and the catalog with it; or with --public a copy of the published
+files alone. The auditor's own program, sallyport-verify, does the latter, too, and shares no code with this one.
+
+With --proof, check a file that 'ledger prove' made: that one entry is in the ledger, or that the ledger has only grown since --old. That needs
+neither zone nor copy, only what stands on paper: the ledger's key (--log), or the root's fingerprint and the roots themselves (--root and --roots).`,
+		Example: "  sallyport ledger verify --zone /srv/sallyport/inside\n" +
+			"  sallyport ledger verify --public ./public --root FINGERPRINT\n" +
+			"  sallyport ledger verify --proof entry-3.tlog-proof --log VKEY\n" +
+			"  sallyport ledger verify --proof entry-3.tlog-proof --root FINGERPRINT --roots ./public/root --witnesses 1\n" +
+			"  sallyport ledger verify --proof growth --old checkpoint-of-last-year --log VKEY",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			z, err := env.Zone(cmd.Context())
+			if proof.file != "" {
+				return proof.verify(cmd.Context(), env, &from)
+			}
+			if proof.old != "" || proof.roots != "" || proof.witnesses != 0 || proof.entry != "" {
+				return frame.Usage("--old, --roots, --entry and --witnesses go with --proof")
+			}
+			l, err := from.open(cmd.Context(), env)
 			if err != nil {
 				return err
 			}
-			defer z.Close()
-			var n int64
-			if err := z.Verify(cmd.Context(), func(int64, []byte) error { n++; return nil }); err != nil {
-				return err
-			}
-			_, c, err := z.Checkpoint()
+			defer l.close()
+			_, log, err := l.now()
 			if err != nil {
 				return err
 			}
-			return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "root": fmt.Sprintf("%x", c.Root[:])}, func(w io.Writer) {
+			if l.zone != nil {
+				err = l.zone.Verify(cmd.Context(), nil)
+			} else {
+				err = log.Verify(nil)
+			}
+			if err != nil {
+				return err
+			}
+			c := log.Checkpoint()
+			return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "root": hex.EncodeToString(c.Root[:])}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s: %d entries, root %x: good\n", c.Origin, c.Size, c.Root[:])
 			})
 		},
 	}
-}
-
-func ledgerShow(env *frame.Env) *cobra.Command {
-	var from int64
-	c := &cobra.Command{
-		Use:     "show",
-		Short:   "list the entries of a ledger",
-		Example: "  sallyport ledger show --zone inside\n  sallyport ledger show --zone inside --json | jq -r .kind",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			z, err := env.Zone(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer z.Close()
-			_, c, err := z.Checkpoint()
-			if err != nil {
-				return err
-			}
-			if from < 0 {
-				return frame.Usage("--from %d: want an index from 0 up", from)
-			}
-			for i := from; i < c.Size; i++ {
-				leaf, err := z.Entry(cmd.Context(), i)
-				if err != nil {
-					return err
-				}
-				e, err := statement.ParseEnvelope(leaf)
-				if err != nil {
-					return fmt.Errorf("entry %d: %w", i, err)
-				}
-				s := e.Unverified()
-				subjects := []map[string]string{}
-				for _, x := range s.Subjects {
-					subjects = append(subjects, map[string]string{"name": x.Name, "sha256": x.SHA256.String()})
-				}
-				err = env.Result(map[string]any{"type": "entry", "index": i, "kind": s.Kind, "key": e.KeyID(), "subjects": subjects, "predicate": s.Predicate}, func(w io.Writer) {
-					more := ""
-					if n := len(s.Subjects); n > 1 {
-						more = fmt.Sprintf(" and %d more", n-1)
-					}
-					fmt.Fprintf(w, "%5d  %v  %-10s %-32s %s%s\n", i, s.Predicate["time"], s.Kind, e.KeyID(), s.Subjects[0].Name, more)
-				})
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	}
-	c.Flags().Int64Var(&from, "from", 0, "index of the first entry to list")
+	from.flags(c)
+	proof.flags(c)
 	return c
-}
-
-func ledgerWitness(env *frame.Env) *cobra.Command {
-	var keyFile, stateFile, logKey, out string
-	c := &cobra.Command{
-		Use:   "witness --key FILE --state FILE --log VKEY --out FILE LEDGER-DIR",
-		Short: "as a witness: check that a ledger only grew, and cosign its checkpoint",
-		Long: "As a witness: check the published ledger in LEDGER-DIR (a copy will do) against what this witness cosigned last, demand that the one contains the\n" +
-			"other, and cosign its checkpoint. The new state is durable before the cosignature is written to --out; 'ledger cosign' takes it in.",
-		Example: "  sallyport ledger witness --key wilma.witness.key --state wilma.state --log VKEY --out cosigned inside/public/ledger",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if stateFile == "" || logKey == "" || out == "" {
-				return frame.Usage("--state, --log and --out are needed")
-			}
-			log, err := trust.ParseVKey(logKey)
-			if err != nil {
-				return frame.Usage("--log: %v", err)
-			}
-			k, err := env.Key(keyFile)
-			if err != nil {
-				return err
-			}
-			note, err := store.Witness(stateFile, os.DirFS(args[0]), log, k, env.Clock())
-			if err != nil {
-				return err
-			}
-			next, _, err := ledger.OpenCosigned(note, log.Name, log, k.VKey())
-			if err != nil {
-				return err
-			}
-			if err := durable.WriteAll(durable.OS{}, filepath.Dir(out), durable.File{Path: out, Data: note, Perm: 0o644}); err != nil {
-				return err
-			}
-			return env.Result(map[string]any{"origin": next.Origin, "size": next.Size, "witness": k.Name(), "file": out}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s cosigned %s at size %d\n", k.Name(), next.Origin, next.Size)
-			})
-		},
-	}
-	f := c.Flags()
-	f.StringVar(&keyFile, "key", "", "the witness's key")
-	f.StringVar(&stateFile, "state", "", "file in which this witness remembers what it cosigned last")
-	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper")
-	f.StringVar(&out, "out", "", "where to write the cosigned checkpoint")
-	return c
-}
-
-func ledgerCosign(env *frame.Env) *cobra.Command {
-	return &cobra.Command{
-		Use:     "cosign FILE",
-		Short:   "take in what a witness cosigned, and publish it",
-		Example: "  sallyport-station ledger cosign --zone inside cosigned",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			z, err := env.Zone(ctx)
-			if err != nil {
-				return err
-			}
-			defer z.Close()
-			note, err := frame.ReadBounded(args[0], ledger.MaxCheckpoint)
-			if err != nil {
-				return err
-			}
-			name, c, err := z.AddCosigned(ctx, note)
-			if err != nil {
-				return err
-			}
-			return env.Result(map[string]any{"witness": name, "size": c.Size, "file": filepath.Join(z.Dir, "public", "witness", name)}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s has cosigned the ledger at size %d\n", name, c.Size)
-			})
-		},
-	}
 }

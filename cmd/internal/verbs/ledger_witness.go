@@ -1,0 +1,336 @@
+package verbs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"sallyport/cmd/internal/frame"
+	"sallyport/internal/store"
+	"sallyport/internal/store/ledger"
+	"sallyport/internal/store/witness"
+	"sallyport/internal/trust"
+)
+
+// ledgerWitness is a verb, for a witness who can read the published directory, and the noun of those by which a witness is asked by file.
+func ledgerWitness(env *frame.Env) *cobra.Command {
+	var keyFile, stateFile, logKey, out string
+	c := &cobra.Command{
+		Use:   "witness --key FILE --state FILE --log VKEY --out FILE LEDGER-DIR",
+		Short: "as a witness: check that a ledger only grew, and cosign its checkpoint; below it: ask a witness by file",
+		Long: `As a witness: check the published ledger in LEDGER-DIR (a copy will do) against what this witness cosigned last, demand that the one contains the
+other, and cosign its checkpoint. The new state is durable before the cosignature is written to --out; 'ledger witness add' takes it in.
+
+A witness on another machine needs no copy: 'ledger witness export' writes checkpoint and proof into one file, 'ledger cosign' on the witness's machine
+answers with another, and 'ledger witness add' takes that in.`,
+		Example: "  sallyport-station ledger witness export --zone inside --for wilma --out for-wilma\n" +
+			"  sallyport ledger cosign --key wilma.witness.key --state wilma/ --log VKEY --out from-wilma for-wilma\n" +
+			"  sallyport-station ledger witness add --zone inside from-wilma\n" +
+			"  sallyport-station ledger witness list --zone inside\n" +
+			"  sallyport ledger witness --key wilma.witness.key --state wilma.state --log VKEY --out cosigned inside/public/ledger",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if stateFile == "" || logKey == "" || out == "" {
+				return frame.Usage("--state, --log and --out are needed")
+			}
+			log, err := trust.ParseVKey(logKey)
+			if err != nil {
+				return frame.Usage("--log: %v", err)
+			}
+			k, err := env.Key(keyFile)
+			if err != nil {
+				return err
+			}
+			note, err := store.Witness(stateFile, os.DirFS(args[0]), log, k, env.Clock())
+			if err != nil {
+				return err
+			}
+			next, _, err := ledger.OpenCosigned(note, log.Name, log, k.VKey())
+			if err != nil {
+				return err
+			}
+			return cosigned(env, out, note, next, k.Name())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&keyFile, "key", "", "the witness's key")
+	f.StringVar(&stateFile, "state", "", "file in which this witness remembers what it cosigned last")
+	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper")
+	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")
+	return with(c, witnessExport(env), witnessAdd(env), witnessList(env))
+}
+
+// cosigned writes what a witness hands out.
+func cosigned(env *frame.Env, out string, note []byte, c ledger.Checkpoint, name string) error {
+	if err := writeFile(out, note); err != nil {
+		return err
+	}
+	return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "witness": name, "file": out}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s cosigned %s at size %d\n", name, c.Origin, c.Size)
+	})
+}
+
+func witnessExport(env *frame.Env) *cobra.Command {
+	var name, out string
+	var from int64
+	c := &cobra.Command{
+		Use:   "export --for WITNESS --out FILE",
+		Short: "write checkpoint and proof for a witness into one file",
+		Long: `Write the present checkpoint, and the proof that the ledger has only grown since this witness cosigned it last, into one file (the request of
+C2SP tlog-witness). It is carried to the witness, who answers with 'ledger cosign'. A witness who remembers another size than the zone says so; --from is
+that size.`,
+		Example: "  sallyport-station ledger witness export --zone inside --for wilma --out for-wilma",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if name == "" || out == "" {
+				return frame.Usage("--for and --out are needed")
+			}
+			z, err := env.Zone(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			root, err := z.Root()
+			if err != nil {
+				return err
+			}
+			if err := isWitness(root, name); err != nil {
+				return err
+			}
+			note, now, err := z.Checkpoint()
+			if err != nil {
+				return err
+			}
+			if !cmd.Flags().Changed("from") {
+				if from, err = cosignedSize(z, name); err != nil {
+					return err
+				}
+			}
+			if from < 0 || from > now.Size {
+				return frame.Usage("--from %d: the ledger has %d entries", from, now.Size)
+			}
+			g, err := ledger.NewLog(z.LedgerFS(), now).ProveGrowth(from, note)
+			if err != nil {
+				return err
+			}
+			data := g.Marshal()
+			if err := writeFile(out, data); err != nil {
+				return err
+			}
+			return env.Result(map[string]any{"witness": name, "origin": now.Origin, "old": from, "size": now.Size, "bytes": len(data), "file": out}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s: for %s, %s from %d entries to %d, %d bytes\n", out, name, now.Origin, from, now.Size, len(data))
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&name, "for", "", "the witness")
+	f.StringVarP(&out, "out", "o", "", "where to write the file")
+	f.Int64Var(&from, "from", 0, "the size that the witness remembers, if it is another than the zone knows of")
+	return c
+}
+
+// isWitness refuses whom the root does not name a witness.
+func isWitness(root *trust.Root, name string) error {
+	var all []string
+	for _, k := range root.WitnessKeys() {
+		if k.Person == name {
+			return nil
+		}
+		all = append(all, k.Person)
+	}
+	return trust.Refuse("witness-unknown", name, "the root names no such witness; it names %q", all)
+}
+
+// cosignedSize is the size that a witness cosigned last, as far as the zone knows; 0 if it has not yet.
+func cosignedSize(z *store.Zone, name string) (int64, error) {
+	note, err := z.ReadPublic("witness/" + name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	c, err := ledger.OpenCheckpoint(note, z.Origin(), z.LedgerVKey())
+	return c.Size, err
+}
+
+func witnessAdd(env *frame.Env) *cobra.Command {
+	var request string
+	c := &cobra.Command{
+		Use:   "add FILE",
+		Short: "take in what a witness cosigned, and publish it",
+		Long: `Take in what a witness cosigned, and publish it as public/witness/NAME. FILE is what 'ledger cosign' or 'ledger witness' wrote. A witness with other
+software may answer with its signature line alone (C2SP tlog-witness); then --request is the file that it was asked with.`,
+		Example: "  sallyport-station ledger witness add --zone inside from-wilma\n" +
+			"  sallyport-station ledger witness add --zone inside --request for-wilma response",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return takeIn(cmd, env, args[0], request) },
+	}
+	c.Flags().StringVar(&request, "request", "", "the file that the witness was asked with, if it answered with its line alone")
+	return c
+}
+
+// takeIn takes in what a witness cosigned.
+func takeIn(cmd *cobra.Command, env *frame.Env, file, request string) error {
+	note, err := frame.ReadBounded(file, ledger.MaxCheckpoint)
+	if err != nil {
+		return err
+	}
+	if request != "" {
+		data, err := frame.ReadBounded(request, ledger.MaxProof)
+		if err != nil {
+			return err
+		}
+		g, err := ledger.ParseGrowth(data)
+		if err != nil {
+			return err
+		}
+		note = append(bytes.Clone(g.Checkpoint), note...)
+	}
+	z, err := env.Zone(cmd.Context())
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	name, c, err := z.AddCosigned(cmd.Context(), note)
+	if err != nil {
+		return err
+	}
+	return env.Result(map[string]any{"witness": name, "size": c.Size, "file": filepath.Join(z.Dir, "public", "witness", name)}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s has cosigned the ledger at size %d\n", name, c.Size)
+	})
+}
+
+func witnessList(env *frame.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "list the witnesses: what each cosigned last, and how far the ledger has grown since",
+		Example: "  sallyport-station ledger witness list --zone inside",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			z, err := env.Zone(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer z.Close()
+			root, err := z.Root()
+			if err != nil {
+				return err
+			}
+			_, now, err := z.Checkpoint()
+			if err != nil {
+				return err
+			}
+			var names []string
+			for _, k := range root.WitnessKeys() {
+				if !slices.Contains(names, k.Person) {
+					names = append(names, k.Person)
+				}
+			}
+			for _, name := range names {
+				out := struct {
+					Type    string `json:"type"`
+					Witness string `json:"witness"`
+					Size    int64  `json:"size"`
+					Time    string `json:"time,omitempty"`
+					Behind  int64  `json:"behind"`
+				}{"witness", name, 0, "", now.Size}
+				for _, k := range root.WitnessKeys() {
+					if k.Person != name {
+						continue
+					}
+					c, at, err := z.Cosigned(k)
+					if errors.Is(err, fs.ErrNotExist) {
+						continue
+					}
+					if rs, ok := trust.AsRefusals(err); ok && rs.Has("cosignature-unsigned") {
+						continue // by another key of the same person
+					}
+					if err != nil {
+						return err
+					}
+					out.Size, out.Time, out.Behind = c.Size, trust.FormatDate(at), now.Size-c.Size
+				}
+				err := env.Result(out, func(w io.Writer) {
+					if out.Time == "" {
+						fmt.Fprintf(w, "%-20s has not cosigned yet\n", name)
+						return
+					}
+					fmt.Fprintf(w, "%-20s size %d on %s; %d entries since\n", name, out.Size, out.Time, out.Behind)
+				})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// ledgerCosign is what a witness does with a file that was brought; without a key it is 'witness add', as which it began.
+func ledgerCosign(env *frame.Env) *cobra.Command {
+	var keyFile, state, logKey, out string
+	c := &cobra.Command{
+		Use:   "cosign --key FILE --state DIR --out FILE REQUEST",
+		Short: "as a witness: check a file that 'ledger witness export' wrote, and cosign",
+		Long: `As a witness, on a machine of one's own and without the zone: check the file that 'ledger witness export' wrote, that the ledger has only grown since this
+witness cosigned it last, and cosign. What was cosigned is remembered in the directory --state, durably, before the answer is written. The first time, --log
+gives the ledger's key, from paper; from then on it is known.
+
+Refused are a smaller ledger (witness-rollback), one that does not contain what was cosigned (witness-fork), and a proof from another size than this witness
+remembers (witness-stale). The first two are evidence: keep the file, and tell the security officer.
+
+Without --key, FILE is what a witness cosigned, and is taken into the zone, as by 'ledger witness add'.`,
+		Example: "  sallyport ledger cosign --key wilma.witness.key --state wilma/ --log VKEY --out from-wilma for-wilma\n" +
+			"  sallyport-station ledger cosign --zone inside from-wilma",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if keyFile == "" {
+				if state != "" || logKey != "" || out != "" {
+					return frame.Usage("a witness needs --key; without it the file is taken into a zone")
+				}
+				return takeIn(cmd, env, args[0], "")
+			}
+			if state == "" || out == "" {
+				return frame.Usage("--state and --out are needed")
+			}
+			var log trust.VKey
+			if logKey != "" {
+				var err error
+				if log, err = trust.ParseVKey(logKey); err != nil {
+					return frame.Usage("--log: %v", err)
+				}
+			}
+			data, err := frame.ReadBounded(args[0], ledger.MaxProof)
+			if err != nil {
+				return err
+			}
+			g, err := ledger.ParseGrowth(data)
+			if err != nil {
+				return err
+			}
+			k, err := env.Key(keyFile)
+			if err != nil {
+				return err
+			}
+			c, note, err := witness.Cosign(state, g, log, k, env.Clock())
+			if err != nil {
+				return err
+			}
+			return cosigned(env, out, note, c, k.Name())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&keyFile, "key", "", "the witness's key")
+	f.StringVar(&state, "state", "", "directory in which this witness remembers what it cosigned")
+	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper; needed the first time")
+	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")
+	return c
+}
