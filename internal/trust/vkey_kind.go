@@ -160,7 +160,7 @@ func (k VKey) Raw() RawKey {
 	case KeyP256:
 		return RawKey("p256 " + string(k.Public))
 	case KeySSHSIG:
-		if s, err := parseSSHPublic(k.Public); err == nil {
+		if s, err := splitSSHPublic(k.Public); err == nil {
 			return s.raw()
 		}
 	}

@@ -114,6 +114,19 @@ type sshPublic struct {
 
 // parseSSHPublic parses the wire form of a public key. Of each there is one.
 func parseSSHPublic(b []byte) (sshPublic, error) {
+	k, err := splitSSHPublic(b)
+	switch {
+	case err != nil:
+	case k.onP256():
+		_, err = compressP256(k.point)
+	default:
+		err = checkPoint(k.point)
+	}
+	return k, err
+}
+
+// splitSSHPublic is parseSSHPublic without the arithmetic, for a key that has been checked.
+func splitSSHPublic(b []byte) (sshPublic, error) {
 	if len(b) > maxSSHKey {
 		return sshPublic{}, fmt.Errorf("SSH key of %d bytes, more than %d", len(b), maxSSHKey)
 	}
@@ -144,11 +157,7 @@ func parseSSHPublic(b []byte) (sshPublic, error) {
 	if k.security() && (!strings.HasPrefix(k.application, sshApplication) || Printable(k.application, maxApplication) != k.application) {
 		return sshPublic{}, fmt.Errorf("SSH security key: application %.128q, want one that begins with %q", k.application, sshApplication)
 	}
-	if k.onP256() {
-		_, err := compressP256(k.point)
-		return k, err
-	}
-	return k, checkPoint(k.point)
+	return k, nil
 }
 
 func (k sshPublic) security() bool { return strings.HasPrefix(k.algorithm, "sk-") }
@@ -314,7 +323,7 @@ func verifySSHSIG(public []byte, c Context, message, sig []byte) bool {
 	if len(sig) > MaxSignature {
 		return false
 	}
-	key, err := parseSSHPublic(public)
+	key, err := splitSSHPublic(public)
 	if err != nil {
 		return false
 	}
@@ -413,7 +422,7 @@ func (k VKey) SSHSignature(message, answer []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	public, err := parseSSHPublic(wire)
+	public, err := splitSSHPublic(wire)
 	if err != nil {
 		return bad("%w", err)
 	}
