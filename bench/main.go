@@ -9,13 +9,8 @@
 package main
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,12 +18,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	peernar "github.com/nix-community/go-nix/pkg/nar"
-
-	"sallyport/guix/derivation"
-	"sallyport/guix/nar"
-	"sallyport/guix/storepath"
 )
 
 func main() {
@@ -40,15 +29,24 @@ func main() {
 	}
 }
 
+// A measure does something and tells how long it took.
+type measure func() (time.Duration, error)
+
 // row is one measurement: ours, the peer's, and what we reach for.
 type row struct {
 	what  string
+	each  int // of how many things the time is; 0 is one
+	ours  measure
 	peer  string
-	reach float64 // how many times faster; 0: an absolute bound stands in note
-	note  string
-	ours  func() error
-	their func() error // nil: the peer is not there
-	why   string       // it is not there
+	their measure // nil: the peer is not there
+	why   string  // it is not there
+	reach float64 // how many times faster; 0: nothing is asked
+}
+
+// result is what a row came to.
+type result struct {
+	ours, theirs time.Duration
+	ratio        float64
 }
 
 func run(runs int) error {
@@ -56,11 +54,6 @@ func run(runs int) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		return err
-	}
-	tree := strings.TrimSpace(string(out))
 	temp, err := os.MkdirTemp("", "sallyport-bench-")
 	if err != nil {
 		return err
@@ -73,246 +66,118 @@ func run(runs int) error {
 	if err := build.Run(); err != nil {
 		return err
 	}
-	archive, entries, err := dump(tree, filepath.Join(temp, "tree.nar"))
+	p := findPeer(top)
+	tree, err := goroot()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s/%s, %d processors; tree: %s, %d entries, nar of %.0f MB; medians of %d runs\n\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), "GOROOT", entries, float64(len(archive))/1e6, runs)
-
-	p := findPeer(top)
-	rows := []row{
-		{what: "nar hash of the tree (whole process)", peer: "guix hash -S nar", reach: 6, ours: process(bin, "nar", "hash", tree), their: p.in(tree, "guix", "hash", "-S", "nar", "/mnt"), why: p.why},
-		{what: "nar hash of the tree (whole process)", peer: "nix-hash", reach: 1.7, ours: process(bin, "nar", "hash", tree), their: p.in(tree, "nix-hash", "--type", "sha256", "--base32", "/mnt"), why: p.why},
-		{what: "nar hash of the tree (in process)", peer: "go-nix DumpPath", reach: 2.5, ours: func() error { return ourHash(tree) }, their: func() error { return theirHash(tree) }},
-		{what: "parse and check the nar (in memory)", peer: "go-nix reader, unchecked", reach: 3, ours: func() error { return ourParse(archive) }, their: func() error { return theirParse(archive) }},
+	archive, entries, err := dump(tree)
+	if err != nil {
+		return err
 	}
-	fmt.Printf("%-42s %12s   %-26s %12s %8s %8s\n", "work", "ours", "peer", "peer's", "ratio", "reach")
-	for _, r := range rows {
-		if r.their == nil {
-			fmt.Printf("%-42s %12s   %-26s NOT MEASURED: %s\n", r.what, median(repeat(r.ours, runs)), r.peer, r.why)
-			continue
-		}
-		var a, b []time.Duration
-		var ratios []float64
-		for i := range runs + 1 {
-			x, err := timed(r.ours)
-			if err != nil {
-				return fmt.Errorf("%s: %w", r.what, err)
-			}
-			y, err := timed(r.their)
-			if err != nil {
-				return fmt.Errorf("%s: %w", r.peer, err)
-			}
-			if i == 0 {
-				continue // a warm-up of both
-			}
-			a, b, ratios = append(a, x), append(b, y), append(ratios, float64(y)/float64(x))
-		}
-		slices.Sort(ratios)
-		fmt.Printf("%-42s %12s   %-26s %12s %7.1fx %7.1fx\n", r.what, median(a), r.peer, median(b), ratios[len(ratios)/2], r.reach)
-	}
-	return closure(p, top, runs)
-}
-
-// closure loads real derivations, if the peer has some, and recomputes every path.
-func closure(p *peer, top string, runs int) error {
-	dir, what := filepath.Join(p.root, "gnu", "store"), "a closure of %d real derivations: load, recompute, list sources"
-	var roots []storepath.Path
-	if p.root != "" {
-		roots = p.closure()
-	}
-	if len(roots) == 0 {
-		dir, what = filepath.Join(top, "vectors", "drv-hello", "drv"), "the closure of hello, %d derivations (NO PEER: emacs and others were not computed)"
-		entries, err := os.ReadDir(dir)
+	fmt.Printf("%s/%s, %d processors, %s; tree: GOROOT, %d entries, nar of %.0f MB; medians of %d runs\n\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), extensions(), entries,
+		float64(len(archive))/1e6, runs)
+	fmt.Printf("%-44s %12s   %-28s %12s %8s %8s\n", "work", "ours", "peer", "peer's", "ratio", "reach")
+	var results []result
+	for _, r := range append(narRows(p, bin, tree, archive), signatureRows(p)...) {
+		got, err := r.measure(runs)
 		if err != nil {
 			return err
 		}
-		for _, e := range entries {
-			if sp, err := storepath.ParseBase(e.Name()); err == nil && strings.HasSuffix(e.Name(), "hello-2.12.2.drv") {
-				roots = append(roots, sp)
+		results = append(results, got)
+	}
+	if err := floor(tree, archive, runs, results[0].ours); err != nil {
+		return err
+	}
+	return closures(p, top, runs)
+}
+
+// measure measures and prints a row.
+func (r row) measure(runs int) (result, error) {
+	var a, b []time.Duration
+	var ratios []float64
+	for i := range runs + 1 {
+		x, err := r.ours()
+		if err != nil {
+			return result{}, fmt.Errorf("%s: %w", r.what, err)
+		}
+		y := time.Duration(0)
+		if r.their != nil {
+			if y, err = r.their(); err != nil {
+				return result{}, fmt.Errorf("%s: %w", r.peer, err)
 			}
 		}
-	}
-	var n int
-	load := func() error {
-		g, err := derivation.LoadClosure(os.DirFS(dir), roots...)
-		if err != nil {
-			return err
+		if i == 0 {
+			continue // a warm-up of both
 		}
-		n = g.Len()
-		_ = g.Sources()
-		return nil
+		a, b, ratios = append(a, x), append(b, y), append(ratios, float64(y)/float64(x))
 	}
-	times := repeat(load, runs)
-	fmt.Printf("\n%s: %s\n", fmt.Sprintf(what, n), median(times))
-	return nil
+	slices.Sort(ratios)
+	got := result{median(a), median(b), ratios[len(ratios)/2]}
+	reach := ""
+	if r.reach != 0 {
+		reach = fmt.Sprintf("%.1fx", r.reach)
+	}
+	if r.their == nil {
+		fmt.Printf("%-44s %12s   %-28s NOT MEASURED: %s\n", r.what, per(got.ours, r.each), r.peer, r.why)
+	} else {
+		fmt.Printf("%-44s %12s   %-28s %12s %7.1fx %8s\n", r.what, per(got.ours, r.each), r.peer, per(got.theirs, r.each), got.ratio, reach)
+	}
+	return got, nil
 }
 
-func timed(f func() error) (time.Duration, error) {
-	start := time.Now()
-	err := f()
-	return time.Since(start), err
+// per prints a time, or how many a second.
+func per(t time.Duration, each int) string {
+	if each == 0 {
+		return t.Round(time.Millisecond).String()
+	}
+	return fmt.Sprintf("%.0f/s", float64(each)/t.Seconds())
 }
 
-func repeat(f func() error, runs int) []time.Duration {
+// timed measures what only does something.
+func timed(f func() error) measure {
+	return func() (time.Duration, error) {
+		start := time.Now()
+		err := f()
+		return time.Since(start), err
+	}
+}
+
+// repeat measures alone.
+func repeat(m measure, runs int) (time.Duration, error) {
 	var ts []time.Duration
 	for range runs {
-		t, err := timed(f)
+		t, err := m()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
+			return 0, err
 		}
 		ts = append(ts, t)
 	}
-	return ts
+	return median(ts), nil
 }
 
 func median(ts []time.Duration) time.Duration {
 	ts = slices.Sorted(slices.Values(ts))
-	return ts[len(ts)/2].Round(time.Millisecond)
+	return ts[len(ts)/2]
 }
 
-func process(args ...string) func() error {
-	return func() error { return exec.Command(args[0], args[1:]...).Run() }
+func process(args ...string) measure {
+	return timed(func() error { return exec.Command(args[0], args[1:]...).Run() })
 }
 
-// peer is contrib/peer, if it is up.
-type peer struct {
-	tool, root, why string
+func goroot() (string, error) {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	return strings.TrimSpace(string(out)), err
 }
 
-func findPeer(top string) *peer {
-	p := &peer{tool: filepath.Join(top, "contrib", "peer", "peer")}
-	if out, err := exec.Command(p.tool, "up").CombinedOutput(); err != nil {
-		p.why = "contrib/peer/peer up: " + lastLine(out)
-		return p
+// extensions tells whether the processor has instructions for SHA-256, which decides the rows that hash.
+func extensions() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	switch {
+	case err != nil:
+		return "SHA extensions not known"
+	case slices.ContainsFunc(strings.Fields(string(info)), func(s string) bool { return s == "sha_ni" || s == "sha2" }):
+		return "with SHA extensions"
 	}
-	out, err := exec.Command(p.tool, "root").Output()
-	if err != nil {
-		p.why = "contrib/peer/peer root: " + err.Error()
-		return p
-	}
-	p.root = strings.TrimSpace(string(out))
-	return p
-}
-
-func lastLine(b []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
-	return lines[len(lines)-1]
-}
-
-// in runs a command of the peer on a copy of the tree at /mnt in there.
-func (p *peer) in(tree string, args ...string) func() error {
-	if p.root == "" {
-		return nil
-	}
-	inside := filepath.Join(p.root, "var", "tmp", "sallyport-bench-tree")
-	if _, err := os.Stat(inside); errors.Is(err, fs.ErrNotExist) {
-		if err := os.CopyFS(inside+".partial", os.DirFS(tree)); err == nil {
-			err = os.Rename(inside+".partial", inside)
-			if err != nil {
-				p.why = err.Error()
-			}
-		}
-	}
-	for i := range args {
-		if args[i] == "/mnt" {
-			args[i] = "/var/tmp/sallyport-bench-tree"
-		}
-	}
-	return process(append([]string{p.tool, "run"}, args...)...)
-}
-
-// packages whose derivations are the closure to be loaded.
-var packages = []string{"emacs", "icecat", "gcc-toolchain", "libreoffice", "guix", "linux-libre"}
-
-// closure has the peer compute derivations and returns them.
-func (p *peer) closure() []storepath.Path {
-	out, err := exec.Command(p.tool, append([]string{"run", "guix", "build", "-d", "--no-grafts"}, packages...)...).Output()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench: the peer did not compute derivations:", err)
-		return nil
-	}
-	var roots []storepath.Path
-	for _, l := range strings.Fields(string(out)) {
-		if sp, err := storepath.Parse(l); err == nil {
-			roots = append(roots, sp)
-		}
-	}
-	return roots
-}
-
-func dump(tree, file string) ([]byte, int, error) {
-	root, err := os.OpenRoot(filepath.Dir(tree))
-	if err != nil {
-		return nil, 0, err
-	}
-	defer root.Close()
-	var b bytes.Buffer
-	if err := nar.Dump(&b, root.FS(), filepath.Base(tree)); err != nil {
-		return nil, 0, err
-	}
-	n := 0
-	for _, err := range nar.Entries(bytes.NewReader(b.Bytes())) {
-		if err != nil {
-			return nil, 0, err
-		}
-		n++
-	}
-	return b.Bytes(), n, nil
-}
-
-func ourHash(tree string) error {
-	root, err := os.OpenRoot(filepath.Dir(tree))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	_, _, err = nar.Sum(root.FS(), filepath.Base(tree))
-	return err
-}
-
-func theirHash(tree string) error {
-	h := sha256.New()
-	return peernar.DumpPath(h, tree)
-}
-
-func ourParse(b []byte) error {
-	r := nar.NewReader(bytes.NewReader(b))
-	for {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if h.Type == nar.Regular {
-			if _, err := io.Copy(io.Discard, r); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func theirParse(b []byte) error {
-	r, err := peernar.NewReader(bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if h.Type == peernar.TypeRegular {
-			if _, err := io.Copy(io.Discard, r); err != nil {
-				return err
-			}
-		}
-	}
+	return "WITHOUT SHA extensions"
 }
