@@ -32,6 +32,9 @@ const (
 	KindRecalled    = "recalled"
 	KindReleased    = "released"
 	KindRestored    = "restored"
+
+	// Of hosts.
+	KindChecked = "checked"
 )
 
 // A form checks one value of a predicate and says what it wants.
@@ -125,6 +128,8 @@ var statementKinds = map[string]statementKind{
 	KindRecalled:    {trust.RoleStation, map[string]form{"version": number}},
 	KindReleased:    {trust.RoleStation, map[string]form{"track": word, "version": number, "from": word}},
 	KindRestored:    {trust.RoleStation, map[string]form{"size": number, "version": number}},
+
+	KindChecked: {trust.RoleStation, map[string]form{"host": word, "date": date, "orders": count, "items": count, "recalled": count, "unknown": count, "kept": count, "report": digest}},
 }
 
 // Kinds returns the kinds of statements, sorted.
