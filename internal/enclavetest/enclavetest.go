@@ -380,7 +380,7 @@ func (e *Enclave) Quarantine(importer string, contents ...Content) int64 {
 		for _, it := range m.Items {
 			err = errors.Join(err,
 				tx.Exec(ctx, `INSERT OR IGNORE INTO item (sha256, size, kind, name, added) VALUES (?, ?, ?, ?, ?)`, it.SHA256.String(), it.Size, it.Kind, it.Name, now),
-				tx.Exec(ctx, `INSERT OR IGNORE INTO shipment_item (number, sha256) VALUES (?, ?)`, m.Number, it.SHA256.String()))
+				tx.Exec(ctx, `INSERT OR IGNORE INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, m.Number, it.SHA256.String(), it.Name))
 		}
 		return err
 	})

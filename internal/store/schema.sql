@@ -16,10 +16,13 @@ CREATE INDEX public_size ON public (size);
 -- Single values of the zone, such as the digest its root is pinned to.
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- Content.
+-- Blobs that an entry names because rows hang on them (package attach).
+CREATE TABLE attachment (sha256 TEXT PRIMARY KEY, leaf INTEGER NOT NULL) WITHOUT ROWID;
+
+-- Content. One content may have several names.
 CREATE TABLE item (
-  sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, kind TEXT NOT NULL,
-  name TEXT NOT NULL, added TEXT NOT NULL
+  sha256 TEXT NOT NULL, size INTEGER NOT NULL, kind TEXT NOT NULL,
+  name TEXT NOT NULL, added TEXT NOT NULL, PRIMARY KEY (sha256, name)
 ) WITHOUT ROWID;
 CREATE INDEX item_name ON item (name);
 
@@ -29,7 +32,7 @@ CREATE TABLE shipment (
   date TEXT NOT NULL, items INTEGER NOT NULL, bytes INTEGER NOT NULL
 );
 CREATE TABLE shipment_item (
-  number INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (number, sha256)
+  number INTEGER NOT NULL, sha256 TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (number, sha256, name)
 ) WITHOUT ROWID;
 CREATE INDEX shipment_item_sha256 ON shipment_item (sha256);
 CREATE TABLE finding (
@@ -38,10 +41,9 @@ CREATE TABLE finding (
 );
 CREATE INDEX finding_number ON finding (number);
 CREATE TABLE collected (
-  sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
-  request TEXT NOT NULL, added TEXT NOT NULL
+  sha256 TEXT NOT NULL, size INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
+  request TEXT NOT NULL, added TEXT NOT NULL, PRIMARY KEY (sha256, name)
 ) WITHOUT ROWID;
-CREATE TABLE shipped (number INTEGER PRIMARY KEY, manifest TEXT NOT NULL, date TEXT NOT NULL);
 
 -- Trust.
 CREATE TABLE root (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, note BLOB NOT NULL);

@@ -237,6 +237,14 @@ func (tx *Tx) PublishBlob(rel string, d trust.Digest) error {
 	return tx.addPublic(publication{path: rel, blob: d.String()})
 }
 
+// Attach says that an entry of this deed names a blob in the cas, on which rows hang: the blob stays. It is called behind the entry.
+func (tx *Tx) Attach(ctx context.Context, d trust.Digest) error {
+	if _, ok := tx.z.CAS.Has(d); !ok {
+		return fmt.Errorf("attachment: blob %s is not in the store", d)
+	}
+	return tx.Exec(ctx, "INSERT INTO attachment (sha256, leaf) VALUES (?, ?) ON CONFLICT (sha256) DO NOTHING", d.String(), tx.Size()-1)
+}
+
 // maxInline is what is better kept as a blob.
 const maxInline = 2 << 20
 

@@ -42,6 +42,7 @@ import (
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/judge/examine"
 	"sallyport/internal/store"
+	"sallyport/internal/store/attach"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
@@ -122,6 +123,7 @@ type intake struct {
 	g        *Gate
 	reader   *examine.Reader
 	pending  *pending.Intake // nil until the manifest was found authentic
+	noted    []trust.Digest
 	drvs     map[string]*drv // derivations by store path, of this volume
 	files    int64
 	findings map[string]int64
@@ -157,11 +159,11 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 			if err := j.number(ctx, m, file); err != nil {
 				return err
 			}
-			digests := []trust.Digest{trust.Sum(file)}
+			j.noted = []trust.Digest{trust.Sum(file)}
 			for _, it := range m.Items {
-				digests = append(digests, it.SHA256)
+				j.noted = append(j.noted, it.SHA256)
 			}
-			j.pending, err = pending.Begin(ctx, g.Zone, stage, digests)
+			j.pending, err = pending.Begin(ctx, g.Zone, stage, j.noted)
 			return err
 		},
 		Progress: func(n int64) {
@@ -182,7 +184,7 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	}
 	q := &Quarantined{Number: v.Manifest.Number, Manifest: v.Digest, Items: len(v.Manifest.Items), Bytes: v.Bytes, Files: j.files,
 		Findings: j.findings, Missing: j.missing, Confined: j.reader.Confinement(), Details: j.details, verified: v}
-	return q, g.quarantine(ctx, q)
+	return q, j.quarantine(ctx, q)
 }
 
 // mayImport checks the importer's key against the root before anything is read.
@@ -283,8 +285,24 @@ func (j *intake) follower(ctx context.Context, m *shipment.Manifest, digest trus
 }
 
 // quarantine is the write that makes it true.
-func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
-	m := q.verified.Manifest
+func (j *intake) quarantine(ctx context.Context, q *Quarantined) error {
+	g, m := j.g, q.verified.Manifest
+	// What was found is too much for an entry: it has the list's digest.
+	list := make([]attach.Finding, len(q.Details))
+	for i, f := range q.Details {
+		list[i] = attach.Finding(f)
+	}
+	text, err := attach.Findings(list)
+	if err != nil {
+		return err
+	}
+	report := trust.Sum(text)
+	if err := j.pending.More(append(j.noted, report)); err != nil {
+		return err
+	}
+	if _, err := g.Zone.CAS.PutBytes(text); err != nil {
+		return err
+	}
 	if err := g.Zone.CAS.Put(bytes.NewReader(q.verified.File), q.Manifest, int64(len(q.verified.File))); err != nil {
 		return err
 	}
@@ -301,7 +319,10 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 		findings[severity] = n
 	}
 	return g.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined}); err != nil {
+		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined, "report": report.String()}); err != nil {
+			return err
+		}
+		if err := tx.Attach(ctx, report); err != nil {
 			return err
 		}
 		leaf, err := tx.Append(imported)
@@ -315,13 +336,12 @@ func (g *Gate) quarantine(ctx context.Context, q *Quarantined) error {
 			m.Number, q.Manifest.String(), g.Importer.Person(), now, q.Items, q.Bytes); err != nil {
 			return err
 		}
-		// One content may stand under several names: rows know it once, the manifest has them all.
 		for _, it := range m.Items {
 			if err := tx.Exec(ctx, `INSERT OR IGNORE INTO item (sha256, size, kind, name, added) VALUES (?, ?, ?, ?, ?)`,
 				it.SHA256.String(), it.Size, string(it.Kind), it.Name, now); err != nil {
 				return err
 			}
-			if err := tx.Exec(ctx, `INSERT OR IGNORE INTO shipment_item (number, sha256) VALUES (?, ?)`, m.Number, it.SHA256.String()); err != nil {
+			if err := tx.Exec(ctx, `INSERT INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, m.Number, it.SHA256.String(), it.Name); err != nil {
 				return err
 			}
 		}

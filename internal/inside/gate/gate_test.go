@@ -81,8 +81,8 @@ func TestImport(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n := len(e.Blobs()); n != 4 {
-		t.Errorf("%d blobs, want the items and the manifest", n)
+	if n := len(e.Blobs()); n != 5 {
+		t.Errorf("%d blobs, want the items, the manifest and the findings", n)
 	}
 	if s := e.Row(`SELECT state || importer FROM shipment WHERE number = 1`); s != "quarantineddave" {
 		t.Error(s)
@@ -428,7 +428,7 @@ func TestTwoAtOnce(t *testing.T) {
 		t.Fatalf("%v, %v", a, b)
 	}
 	suite.Want(t, errors.Join(a, b), "shipment-replayed")
-	if n := len(e.Blobs()); n != 4 {
+	if n := len(e.Blobs()); n != 5 {
 		t.Errorf("%d blobs", n)
 	}
 }

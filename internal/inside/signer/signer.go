@@ -16,12 +16,15 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"sallyport/guix/narinfo"
 	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
+	"sallyport/internal/store/attach"
+	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -159,8 +162,37 @@ func (s *Signer) commit(ctx context.Context, list []signed) error {
 	for _, n := range list {
 		subjects = append(subjects, statement.Subject{Name: n.item.Path.Base(), SHA256: trust.Sum(n.body)})
 	}
+	// The narinfos themselves are too much for an entry, and nobody else could make them again: it has their digest.
+	rows := make([]attach.Narinfo, len(list))
+	for i, n := range list {
+		rows[i] = attach.Narinfo{Path: n.item.Path, Content: n.item.Content, Form: "nar", Body: n.body}
+		if n.item.Flat() {
+			rows[i].Form = "flat"
+		}
+	}
+	slices.SortFunc(rows, func(a, b attach.Narinfo) int { return a.Path.Compare(b.Path) })
+	text, err := attach.Narinfos(rows)
+	if err != nil {
+		return err
+	}
+	bodies := trust.Sum(text)
+	in, err := pending.Begin(ctx, s.Zone, "signer-"+s.Track, []trust.Digest{bodies})
+	if err != nil {
+		return err
+	}
+	if _, err = s.Zone.CAS.PutBytes(text); err == nil {
+		err = s.enter(ctx, subjects, bodies, list)
+	}
+	return errors.Join(err, in.End(ctx, err))
+}
+
+// enter is the write that makes it true.
+func (s *Signer) enter(ctx context.Context, subjects []statement.Subject, bodies trust.Digest, list []signed) error {
 	return s.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(statement.KindSigned, subjects, map[string]any{"track": s.Track}); err != nil {
+		if err := tx.Statement(statement.KindSigned, subjects, map[string]any{"track": s.Track, "narinfos": bodies.String()}); err != nil {
+			return err
+		}
+		if err := tx.Attach(ctx, bodies); err != nil {
 			return err
 		}
 		for _, n := range list {

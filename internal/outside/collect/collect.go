@@ -266,9 +266,6 @@ func (w *work) item(ctx context.Context, kind string, it trust.Item) error {
 		w.out.Details = append(w.out.Details, Detail{it.Name, f})
 	}
 	for _, had := range w.out.Items {
-		if had.SHA256 == it.SHA256 && had.Name != it.Name {
-			w.refusals.Add(sameContent(it.Name, had.Name))
-		}
 		if had == it {
 			return nil // asked for twice
 		}
@@ -288,8 +285,15 @@ func (w *work) commit(ctx context.Context) error {
 	for severity, n := range out.Findings {
 		findings[severity] = n
 	}
-	now := trust.FormatDate(w.c.Clock())
+	// The list is what the entry names.
+	if err := w.note(ctx, trust.Sum(list)); err != nil {
+		return err
+	}
+	if _, err := z.CAS.PutBytes(list); err != nil {
+		return err
+	}
 	return z.Commit(ctx, func(tx *store.Tx) error {
+		now := trust.FormatDate(tx.Now())
 		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{
 			"files": out.Files, "bytes": out.Bytes, "findings": findings, "confinement": out.Confined}); err != nil {
 			return err
@@ -298,24 +302,18 @@ func (w *work) commit(ctx context.Context) error {
 			"items": int64(len(out.Items)), "bytes": out.Bytes, "request": out.Request.String()}); err != nil {
 			return err
 		}
+		if err := tx.Attach(ctx, trust.Sum(list)); err != nil {
+			return err
+		}
 		for _, it := range out.Items {
-			n, err := tx.ExecCount(ctx, `INSERT INTO collected (sha256, size, kind, name, request, added) VALUES (?, ?, ?, ?, ?, ?)
-				ON CONFLICT (sha256) DO UPDATE SET request = excluded.request, added = excluded.added WHERE name = excluded.name AND kind = excluded.kind`,
-				it.SHA256.String(), it.Size, string(it.Kind), it.Name, out.Request.String(), now)
-			if err != nil {
+			if err := tx.Exec(ctx, `INSERT INTO collected (sha256, size, kind, name, request, added) VALUES (?, ?, ?, ?, ?, ?)
+				ON CONFLICT (sha256, name) DO UPDATE SET request = excluded.request, added = excluded.added`,
+				it.SHA256.String(), it.Size, string(it.Kind), it.Name, out.Request.String(), now); err != nil {
 				return err
-			}
-			if n == 0 {
-				return sameContent(it.Name, "an item that was collected before")
 			}
 		}
 		return nil
 	})
-}
-
-// sameContent refuses a content under a second name: the catalog has one name for each, and the other would be left out of the shipment in silence.
-func sameContent(name, other string) *trust.Refusal {
-	return trust.Refuse("request-same-content", name, "it has the same content as %s; one content is collected under one name", other)
 }
 
 // until is a writer that fails when its context has ended.

@@ -129,7 +129,7 @@ func TestCollectAndPack(t *testing.T) {
 	o.write("b", "b\n")
 	text := source("a", "tool", "a") + source("b", "b", "b") + recipe
 	c := o.must(text)
-	if len(c.Items) != 3 || len(c.Outputs) != 1 || c.Files < 2 || c.Confined["seccomp"] == nil || o.blobs() != 3 {
+	if len(c.Items) != 3 || len(c.Outputs) != 1 || c.Files < 2 || c.Confined["seccomp"] == nil || o.blobs() != 4 {
 		t.Errorf("%+v", c)
 	}
 	i := slices.IndexFunc(c.Items, func(it trust.Item) bool { return it.Kind == trust.KindDerivation })
@@ -147,7 +147,7 @@ func TestCollectAndPack(t *testing.T) {
 	}
 	// Again it is the same.
 	again := o.must(text)
-	if fmt.Sprint(again.Items) != fmt.Sprint(c.Items) || o.row(`SELECT count(*) FROM collected`) != "3" || o.blobs() != 3 {
+	if fmt.Sprint(again.Items) != fmt.Sprint(c.Items) || o.row(`SELECT count(*) FROM collected`) != "3" || o.blobs() != 4 {
 		t.Errorf("%+v", again)
 	}
 	mk, sk := enclavetest.Key(t, "carol/manifest"), enclavetest.Key(t, "carol/sums")
@@ -235,12 +235,31 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	refuse(source("x", "x", "bad")+source("y", "y", "worse"), "inspection-block", "inspection-block")
-	refuse(source("a", "a", "a")+source("b", "b", "b"), "request-same-content")
-	o.must(source("a", "a", "a"))
-	refuse(source("b", "b", "b"), "request-same-content")
 	// The same twice is one item.
 	if c := o.must(source("a", "a", "a") + source("again", "a", "a")); len(c.Items) != 1 {
 		t.Errorf("%+v", c.Items)
+	}
+}
+
+// One content under two names is two items, together or one after the other; each is shipped once.
+func TestSameContent(t *testing.T) {
+	o := newOutside(t)
+	for _, f := range []string{"a", "b", "c"} {
+		o.write(f, "same\n")
+	}
+	if c := o.must(source("a", "a", "a") + source("b", "b", "b")); len(c.Items) != 2 || c.Items[0].SHA256 != c.Items[1].SHA256 {
+		t.Errorf("%+v", c.Items)
+	}
+	mk, sk := enclavetest.Key(t, "carol/manifest"), enclavetest.Key(t, "carol/sums")
+	if s, err := o.Pack(t.Context(), filepath.Join(t.TempDir(), "one"), mk, sk); err != nil || s.Items != 2 {
+		t.Fatal(s, err)
+	}
+	o.must(source("a", "a", "a") + source("c", "c", "c"))
+	if s, err := o.Pack(t.Context(), filepath.Join(t.TempDir(), "two"), mk, sk); err != nil || s.Items != 1 {
+		t.Fatal(s, err)
+	}
+	if n := o.row(`SELECT count(DISTINCT sha256) || ' ' || count(*) FROM collected`); n != "1 3" {
+		t.Error(n)
 	}
 }
 
@@ -274,7 +293,7 @@ func TestLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.must(source("a", "a", "a"))
-	if _, ok := o.Zone.CAS.Has(d); ok || o.blobs() != 1 {
+	if _, ok := o.Zone.CAS.Has(d); ok || o.blobs() != 2 {
 		t.Errorf("%d blobs", o.blobs())
 	}
 }

@@ -103,7 +103,7 @@ func (c *Collector) manifest(digest string) ([]byte, error) {
 func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manifest, []byte, error) {
 	m := &shipment.Manifest{Enclave: c.Zone.Config.Enclave, Number: 1, Date: c.Clock()}
 	q := c.Zone.Read(ctx)
-	rows, err := q.QueryContext(ctx, `SELECT sha256, size, kind, name FROM collected WHERE sha256 NOT IN (SELECT sha256 FROM shipment_item)`)
+	rows, err := q.QueryContext(ctx, `SELECT sha256, size, kind, name FROM collected WHERE (sha256, name) NOT IN (SELECT sha256, name FROM shipment_item)`)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -173,7 +173,7 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 			return err
 		}
 		for _, it := range m.Items {
-			if err := tx.Exec(ctx, `INSERT INTO shipment_item (number, sha256) VALUES (?, ?)`, m.Number, it.SHA256.String()); err != nil {
+			if err := tx.Exec(ctx, `INSERT INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, m.Number, it.SHA256.String(), it.Name); err != nil {
 				return err
 			}
 		}

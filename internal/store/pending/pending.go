@@ -197,7 +197,7 @@ func others(z *store.Zone, stage string, left map[trust.Digest]bool) error {
 
 // references are all the places in which a row names a blob, but for builders' statements.
 const references = `SELECT sha256 FROM item UNION ALL SELECT manifest FROM shipment UNION ALL SELECT note FROM allowlist UNION ALL SELECT text FROM proposal
-	UNION ALL SELECT blob FROM narinfo UNION ALL SELECT blob FROM public WHERE blob IS NOT NULL UNION ALL SELECT sha256 FROM collected`
+	UNION ALL SELECT blob FROM narinfo UNION ALL SELECT blob FROM public WHERE blob IS NOT NULL UNION ALL SELECT sha256 FROM collected UNION ALL SELECT sha256 FROM attachment`
 
 // referred takes out of left what a row refers to.
 func referred(ctx context.Context, z *store.Zone, left map[trust.Digest]bool) error {
