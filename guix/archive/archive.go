@@ -18,6 +18,33 @@
 // Reader hands out archives one by one, and each belongs in quarantine until
 // Item has told its path and Item.Verify has found it signed.
 //
+// # Vocabulary
+//
+// A stream carries items. The archive of an item is its nar. References are
+// the items that its contents mention; the deriver is the derivation that
+// made it, where there is one. A key is authorised if it is in the access
+// control list of whoever reads.
+//
+// # Reading, an example
+//
+//	z := archive.NewReader(stream)
+//	for {
+//		contents, err := z.Next()
+//		if err == io.EOF {
+//			break // the stream was complete
+//		}
+//		...
+//		// Here contents may be unpacked into quarantine, or left alone.
+//		item, err := z.Item()
+//		...
+//		key, err := item.Verify(acl)
+//		...
+//		// Now, and not before, item.Path may be believed: key vouches for it.
+//	}
+//
+// A [Writer] is the reverse: Add an item with its archive, as often as there
+// are items, then Close.
+//
 // # What a signature means
 //
 // Somebody whose key is in the list vouches for all of the item: contents,
@@ -36,6 +63,14 @@
 //
 // The daemon refuses, and Reader accepts, references to items that the store
 // does not hold: there is no store here.
+//
+// # Bounds and errors
+//
+// An item has at most [MaxReferences] references; archives have the bounds of
+// package nar, signatures those of package signature. A Reader holds buffers
+// of fixed size and one item. What is wrong with a stream is an [*Error] with
+// the offset in the stream and a stable code; it wraps a nar.Error if the
+// fault lies in an archive. All else is a failure of the source.
 //
 // # Source
 //

@@ -1,29 +1,56 @@
 package daemon_test
 
 import (
+	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
+	"strings"
 
 	"sallyport/guix/archive"
 	"sallyport/guix/daemon"
+	"sallyport/guix/derivation"
 	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
 )
 
-// Ask about an item. This needs a guix-daemon, so it is compiled and not run.
-func ExampleClient_Info() {
+// Add a file and one that refers to it, and ask about them. A stand-in for guix-daemon is at the other end; usually the connection is
+// net.Dial("unix", "/var/guix/daemon-socket/socket").
+func Example() {
 	ctx := context.Background()
-	conn, err := net.Dial("unix", "/var/guix/daemon-socket/socket")
+	c, err := daemon.Connect(ctx, daemon.StandIn())
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	c, err := daemon.Connect(ctx, conn)
+	defer c.Close()
+	low, err := c.AddFile(ctx, "greeting", "sha256", 6, strings.NewReader("hello\n"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	high, err := c.AddText(ctx, "note", []byte("see "+low.String()), []storepath.Path{low})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	info, err := c.Info(ctx, high)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(high)
+	fmt.Println(info.NarSize, info.References)
+	// Output:
+	// /gnu/store/7jkn2w0xfncgy8a82gwv0hhmpm6q59ac-note
+	// 168 [/gnu/store/mm2kk6lb9qlhz3k5l4c8j2shnxiraq6i-greeting]
+}
+
+// What the store does not have.
+func ExampleClient_Info() {
+	ctx := context.Background()
+	c, err := daemon.Connect(ctx, daemon.StandIn())
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -34,54 +61,97 @@ func ExampleClient_Info() {
 		fmt.Println(err)
 		return
 	}
-	info, err := c.Info(ctx, path)
-	switch {
-	case errors.Is(err, daemon.ErrNotValid):
-		fmt.Println("the store does not have it")
-	case err != nil:
-		fmt.Println(err)
-	default:
-		fmt.Println(hex.EncodeToString(info.NarHash[:]), info.NarSize, info.References)
-	}
+	_, err = c.Info(ctx, path)
+	var said *daemon.Error
+	fmt.Println(errors.Is(err, daemon.ErrNotValid), errors.As(err, &said))
+	valid, err := c.IsValid(ctx, path) // the connection goes on
+	fmt.Println(valid, err)
+	// Output:
+	// true true
+	// false <nil>
 }
 
 // Build a derivation and watch.
 func ExampleClient_Build() {
-	build := func(ctx context.Context, c *daemon.Client, drv storepath.Path) error {
-		c.Log = func(e daemon.Event) {
-			switch e.Trace {
-			case "":
-				fmt.Printf("[%d] %s", e.PID, e.Text)
-			case "build-started":
-				fmt.Println("building", e.Item)
-			}
-		}
-		if err := c.SetOptions(ctx, daemon.Options{KeepGoing: true, Cores: 4}); err != nil {
-			return err
-		}
-		err := c.Build(ctx, daemon.Normal, daemon.Target{Path: drv})
-		var said *daemon.Error
-		if errors.As(err, &said) && said.Status == daemon.StatusBuildFailed {
-			fmt.Println("the builder failed:", said.Message)
-		}
-		return err
+	ctx := context.Background()
+	c, err := daemon.Connect(ctx, daemon.StandIn())
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
-	_ = build
+	defer c.Close()
+	c.Log = func(e daemon.Event) {
+		switch e.Trace {
+		case "":
+			fmt.Printf("[%d] %s", e.PID, e.Text)
+		case "build-started", "build-succeeded":
+			fmt.Println(e.Trace, e.Item.Name())
+		}
+	}
+	d := &derivation.Derivation{Outputs: []derivation.Output{{ID: "out"}}, System: "x86_64-linux", Builder: "/gnu/store/71srfn47sm9135lkrw596p9k7f3s5kyz-sh/bin/sh"}
+	if err := derivation.NewHasher(nil).Fill("hello", d); err != nil {
+		fmt.Println(err)
+		return
+	}
+	drv, err := c.AddText(ctx, "hello.drv", d.Bytes(), nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.SetOptions(ctx, daemon.Options{KeepGoing: true, Cores: 4}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	err = c.Build(ctx, daemon.Normal, daemon.Target{Path: drv})
+	var said *daemon.Error
+	if errors.As(err, &said) && said.Status == daemon.StatusBuildFailed {
+		fmt.Println("the builder failed:", said.Message)
+	}
+	fmt.Println(err)
+	// Output:
+	// build-started hello.drv
+	// [4711] hello, world.
+	// build-succeeded hello.drv
+	// <nil>
 }
 
 // Import only what one of the keys of a list has signed, checked before the daemon sees the end of each item.
 func ExampleClient_Import() {
-	take := func(ctx context.Context, c *daemon.Client, acl signature.ACL, stream io.Reader) error {
-		paths, err := c.Import(ctx, stream, func(item *archive.Item) error {
+	ctx := context.Background()
+	from, err := daemon.Connect(ctx, daemon.StandIn())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer from.Close()
+	path, err := from.AddFile(ctx, "greeting", "sha256", 6, strings.NewReader("hello\n"))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var stream bytes.Buffer
+	if _, err := from.Export(ctx, &stream, path); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	for _, acl := range []signature.ACL{{}, signature.NewACL(daemon.StandInKey())} {
+		to, err := daemon.Connect(ctx, daemon.StandIn())
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		paths, err := to.Import(ctx, bytes.NewReader(stream.Bytes()), func(item *archive.Item) error {
 			_, err := item.Verify(acl)
 			return err
 		})
-		for _, p := range paths {
-			fmt.Println(p)
-		}
-		return err
+		var refused *signature.Error
+		fmt.Println(paths, errors.As(err, &refused))
+		to.Close()
 	}
-	_ = take
+	// Output:
+	// [] true
+	// [/gnu/store/mm2kk6lb9qlhz3k5l4c8j2shnxiraq6i-greeting] false
 }
 
 func ExampleEvent() {

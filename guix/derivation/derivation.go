@@ -57,7 +57,13 @@
 // path, each variable that repeats one. [LoadClosure] does so for a
 // derivation and all that it stands on, in parallel:
 //
+//	root, err := storepath.Parse("/gnu/store/2nfg943asrl9dv64zrr1a4kpb25mfafd-hello-2.12.2.drv")
+//	...
 //	g, err := derivation.LoadClosure(os.DirFS("/gnu/store"), root)
+//	...
+//	for n := range g.Nodes() { // what is needed before what needs it
+//		fmt.Println(n.Path, n.Derivation.IsFixed())
+//	}
 //
 // # Making
 //

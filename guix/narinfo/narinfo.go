@@ -64,6 +64,39 @@
 //
 // Guix, and Parse, do not know what was asked for: a server can answer with
 // the narinfo of another item, properly signed. NarInfo.Answers compares.
+//
+// # A worked example
+//
+// What a client does with an answer of a server, before it fetches anything:
+//
+//	n, err := narinfo.Verify(body, acl)
+//	...
+//	if err := n.Answers(hash); err != nil { // what was asked for, 32 characters
+//		return err
+//	}
+//	for _, f := range n.Files {
+//		fmt.Println(f.Compression, f.Resolve("https://depot.example"))
+//	}
+//	// The file that is fetched has to unpack to n.NarSize bytes that hash to n.NarHash.
+//
+// # Vocabulary
+//
+// An item is what lies at a store path. Its archive is its nar, uncompressed;
+// a file is one of the forms in which a server offers the archive. A
+// reference is an item that the archive mentions. The deriver is the
+// derivation that made the item: hearsay, since Guix does not check it.
+//
+// # Bounds
+//
+// [MaxSize], [MaxReferences], [MaxFiles], [MaxHost], [MaxURL] and [MaxSystem].
+// Memory stays within a small multiple of what was read.
+//
+// # Sources
+//
+// Guix's code is the specification: guix/narinfo.scm for the reader and
+// guix/scripts/publish.scm for the writer. What the client of Guix 1.5.0 says
+// of the narinfos in vectors/narinfo has been recorded beside them, and
+// TestNarinfos of package peer asks it again.
 package narinfo
 
 import (

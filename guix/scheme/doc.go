@@ -36,6 +36,16 @@
 // in a single way: what it prints parses to an equal value. Comments and layout are
 // not kept.
 //
+// # Vocabulary
+//
+// A datum is a piece of text that a Scheme reader takes as one; a [Value] is
+// what it stands for. A channel is a repository of package definitions; its
+// introduction says from which commit on, and by whose signature, it can be
+// authenticated, its authorizations who may sign, its metadata where things
+// lie in it. A specification names a package as a person does. A profile is a
+// tree of installed packages with a manifest of them; the provenance of a
+// system says from which channels it was made.
+//
 // # The files
 //
 //	channels.scm           [Channels] reads, [PrintChannels] writes as guix describe does
@@ -66,6 +76,17 @@
 // The other files are s-expressions whose shape is in the comments of their
 // types. Their fields may stand in any order; a field that is not known is refused, except
 // where Guix itself promises to ignore it (after the keys of .guix-authorizations).
+//
+// # A worked example
+//
+//	channels, err := scheme.Channels(text)
+//	var fault *scheme.Error
+//	if errors.As(err, &fault) {
+//		fmt.Printf("channels.scm:%d:%d: %s\n", fault.Line, fault.Column, fault.Detail)
+//	}
+//	for _, c := range channels {
+//		fmt.Println(c.Name, c.URL, c.Pinned())
+//	}
 //
 // # Where Guix is looser
 //

@@ -8,7 +8,7 @@
 //
 // # Values
 //
-// A value is an atom, which is a string of octets, or a list of values. An
+// These are all the words there are: a value is an atom, which is a string of octets, or a list of values. An
 // atom has no type: the number 65537, the three octets 01 00 01 and a symbol
 // of three letters differ only in how they are spelled.
 //
@@ -20,7 +20,7 @@
 //	token      = (letter | special) { letter | digit | special }
 //	special    = "-" | "." | "/" | "_" | ":" | "*" | "+" | "="
 //	quoted     = `"` { octet | escape } `"`
-//	escape     = `\` ( b t v n f r " ' \ | xHH | OOO )
+//	escape     = `\` ( one of btvnfr"'\ | "x" hexdigit hexdigit | three octal digits up to 377 )
 //	hex        = "#" { hexdigit hexdigit } "#"        white space is allowed between digits
 //	verbatim   = length ":" octets                    length in decimal, without leading zeros
 //
@@ -66,6 +66,33 @@
 //
 // Canonical prints the canonical form, which is unique for a value: two
 // values are equal if and only if their canonical forms are.
+//
+// # A worked example
+//
+// The point of a public key, and the same key with another spelling:
+//
+//	v, err := sexp.Parse([]byte("(public-key (ecc (curve Ed25519) (q #0102#)))"))
+//	ecc := v.Items()[1]                    // (ecc (curve Ed25519) (q #0102#))
+//	q, ok := ecc.Items()[2].Items()[1].Atom() // "\x01\x02", true
+//	w := sexp.List(sexp.Atom("public-key"), ecc)
+//	v.Equal(w)                             // true
+//	v.Canonical()                          // (10:public-key(3:ecc(5:curve7:Ed25519)(1:q2:\x01\x02)))
+//
+// # Bounds
+//
+// [MaxSize], [MaxDepth] and [MaxValues]. A value takes some hundred bytes
+// beside its octets, so that no input takes more than a few megabytes.
+//
+// # Errors
+//
+// Every error of Parse is an [*Error]: a stable code, the offset of the octet,
+// and words for a person. The first one ends the reading.
+//
+// # Sources
+//
+// libgcrypt, src/sexp.c, as above. What Guix wrote and what it made of
+// other spellings is recorded in vectors/archives; the tests of package
+// signature read all of it.
 package sexp
 
 import (

@@ -3,7 +3,6 @@ package sexp_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,19 +235,4 @@ func BenchmarkParse(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-func ExampleParse() {
-	v, err := sexp.Parse([]byte("(3:tag(guix #696D706F7274#))"))
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(v.Head(), len(v.Items()))
-	fmt.Print(strings.ReplaceAll(v.String(), " \n", "\n")) // Guix ends the first line in a space
-	// Output:
-	// tag 2
-	// (tag
-	//  (guix import)
-	//  )
 }

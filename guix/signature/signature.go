@@ -2,8 +2,13 @@
 // export streams (guix archive --export) and of substitutes (guix publish),
 // with the keys and the access control list they are judged by.
 //
-// Guix's own code is the specification: guix/pki.scm, guix/scripts/authenticate.scm
-// and libgcrypt underneath.
+// # Vocabulary
+//
+// An access control list (ACL) holds the public keys whose signatures are
+// believed. A key that is in it is authorised. A signature is a text that
+// names a hash, a key, and the two numbers that prove that the one who has
+// the secret half of the key vouched for the hash. What the hash is of is the
+// business of packages archive and narinfo.
 //
 // # The algorithm
 //
@@ -91,11 +96,48 @@
 // something: RSA of MinRSABits to MaxRSABits, and for the curve the canonical
 // encoding of a point of order n. A key of small order would let anybody sign.
 //
+// # A worked example
+//
+// Who has signed this hash, of those whom this machine believes?
+//
+//	acl, err := signature.ParseACL(file) // of /etc/guix/acl
+//	...
+//	key, err := signature.Verify(text, hash, acl)
+//	var refused *signature.Error
+//	switch {
+//	case errors.As(err, &refused):
+//		fmt.Println("refused:", refused.Code)
+//	case err == nil:
+//		fmt.Println("signed by", key.Hex())
+//	}
+//
+// Making a key, and signing as guix archive --export and guix publish do:
+//
+//	secret, err := signature.GenerateKey(rand.Reader) // of crypto/rand
+//	...
+//	text, err := signature.Sign(secret, hash)
+//	os.WriteFile("signing-key.sec", secret.Bytes(), 0o400)
+//	os.WriteFile("signing-key.pub", []byte(secret.Public().String()), 0o444)
+//
+// # Bounds
+//
+// [MaxText], [MaxInteger], [MinRSABits], [MaxRSABits] and [MaxKeys], and those
+// of package sexp. The arithmetic runs only on keys that are authorised.
+//
 // # Secrets
 //
 // Signing runs in constant time with respect to D and k, as far as the
 // arithmetic of filippo.io/edwards25519 and crypto/hmac does. Reading and
 // writing key files does not.
+//
+// # Sources
+//
+// Guix's own code is the specification: guix/pki.scm and
+// guix/scripts/authenticate.scm of 1.5.0, and libgcrypt underneath
+// (cipher/ecc-ecdsa.c, cipher/dsa-common.c, cipher/ecc-curves.c). Signatures made by
+// Guix, with the keys, are in vectors/archives with the verdicts of Guix on others;
+// TestSignatures of package peer signs the same hashes with the same keys
+// on both sides and compares the bytes.
 package signature
 
 import (

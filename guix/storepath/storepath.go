@@ -16,6 +16,15 @@
 // only be made by functions that check all of the grammar, so whoever holds
 // one may join it to a directory.
 //
+// # Vocabulary
+//
+// The store is the directory /gnu/store; an item is what lies in it under one
+// name, a file or a tree. The hash part of a path, or hash, is what stands
+// before the dash: not the hash of the contents, but of a sentence about them
+// (below). A fixed output is made by a derivation that states the hash of the
+// result beforehand; a source was added from outside; a text is a file that
+// was written into the store together with the list of what it refers to.
+//
 // # Base32
 //
 // The alphabet is
@@ -50,6 +59,28 @@
 //
 // ALGO is one of those the daemon knows: md5, sha1, sha256, sha512, sha3-256,
 // sha3-512, blake2s-256. [DigestSize] tells their lengths.
+//
+// # A worked example
+//
+// A file of the text "hello world\n" that refers to nothing, called
+// text-plain. Its sentence is, on one line,
+//
+//	text:sha256:a948904f2f0f479b8f8197694b30184b0d2ed1c1cd2a1ec0fb85d299a192a447:/gnu/store:text-plain
+//
+// the SHA-256 of that, folded to 20 bytes and written in base32, is the hash
+// part, and the path is /gnu/store/r1jkipi5avj3wmdancznwcz2kmqqgp1h-text-plain:
+//
+//	p, err := storepath.Text("text-plain", sha256.Sum256([]byte("hello world\n")), nil)
+//	fmt.Println(p.Hash(), p.Name())
+//
+// To read one that came from elsewhere, from a person or a file:
+//
+//	p, err := storepath.Parse("/gnu/store/cs56i9digj9qg1bd383cmxc6xrfpdn9n-hello-2.12.2")
+//
+// # Bounds
+//
+// A name has at most [MaxNameLen] bytes and a path [MaxLen]. Nothing here
+// allocates more than a small multiple of what it was given.
 //
 // # Errors
 //
