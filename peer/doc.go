@@ -18,6 +18,7 @@
 // # What is compared
 //
 //	TestSignatures    what `guix authenticate` signs and what we sign are the same bytes; each believes the other
+//	TestRSASignatures what it signs with an older key, we verify in strict mode
 //	TestExport        `guix archive --import` takes our streams; what --export gives, we read, verify and write again to the same bytes
 //	TestVerdicts      the recorded verdicts of vectors/archives, with the daemon that runs now
 //	TestDanger        the one verdict that costs a daemon its store, with a daemon made for that, in a whole system of its own in memory

@@ -270,14 +270,57 @@ func TestSignatures(t *testing.T) {
 		} else {
 			equal++
 		}
-		if who, err := signature.Verify(signed[i], h, acl); err != nil || who != k.Public() {
-			t.Errorf("hash %x: Guix's signature: %v", h, err)
+		for mode, verify := range map[string]func([]byte, [32]byte, signature.ACL) (signature.PublicKey, error){"": signature.Verify, "in strict mode, ": signature.VerifyStrict} {
+			if who, err := verify(signed[i], h, acl); err != nil || who != k.Public() {
+				t.Errorf("hash %x: %sGuix's signature: %v", h, mode, err)
+			}
 		}
 		if string(verified[i]) != hex.EncodeToString(h[:]) {
 			t.Errorf("hash %x: Guix says of ours %q", h, verified[i])
 		}
 	}
 	t.Logf("%d of %d signatures equal to the byte, with %d keys", equal, len(hashes), keys)
+}
+
+// TestRSASignatures has Guix sign with a key of the older kind. One signature in 256 begins with a zero, which libgcrypt prints and the strict mode wants.
+func TestRSASignatures(t *testing.T) {
+	const n = 1500
+	p := start(t)
+	in := p.folder(t)
+	folder := filepath.Join(vectorsFolder, "archives")
+	name := in.write(t, "rsa.sec", read(t, filepath.Join(folder, "rsa.TEST-ONLY.sec")), 0o400)
+	public := read(t, filepath.Join(folder, "rsa.pub"))
+	in.write(t, "rsa.pub", public, 0o444)
+	key, err := signature.ParsePublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hashes [n][32]byte
+	var requests bytes.Buffer
+	for i := range hashes {
+		rand.Read(hashes[i][:])
+		x := hex.EncodeToString(hashes[i][:])
+		fmt.Fprintf(&requests, "sign %d:%s %d:%s\n", len(name), name, len(x), x)
+	}
+	in.write(t, "requests", requests.Bytes(), 0o644)
+	p.fresh(t, fmt.Sprintf("cd %s\nguix authenticate <requests >signed", in.name))
+	signed := replies(t, in.read(t, "signed"))
+	if len(signed) != n {
+		t.Fatalf("%d replies to %d requests", len(signed), n)
+	}
+	acl, zero := signature.NewACL(key), 0
+	for i, sig := range signed {
+		if _, err := signature.VerifyStrict(sig, hashes[i], acl); err != nil {
+			t.Errorf("hash %x: %v\n%s", hashes[i], err, sig)
+		}
+		if bytes.Contains(sig, []byte("(s #00")) {
+			zero++
+		}
+	}
+	if zero == 0 {
+		t.Errorf("none of %d signatures begins with a zero", n)
+	}
+	t.Logf("%d RSA signatures of Guix verified in strict mode, %d of them begin with a zero", n, zero)
 }
 
 // replies takes apart what `guix authenticate` answered: "CODE LENGTH:TEXT", one after the other. All must be of success.
