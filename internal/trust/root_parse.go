@@ -377,6 +377,9 @@ func (p *rootParser) policies() {
 	if p.r.Quorum() < 1 {
 		p.Refuse("quorum", end, "policy quorum is %s; want 1 to %d", cmp.Or(strconv.Quote(Clip(p.r.Policies[PolicyQuorum])), "missing"), MaxQuorum)
 	}
+	if n, able := p.r.MLDSA(), p.r.countExtra(p.r.Signers(ContextManifest, p.r.Date)); n > able {
+		p.Refuse("policy", end, "policy %s is %d; %d collectors have an ML-DSA-87 key on %s", PolicyMLDSA, n, able, FormatDate(p.r.Date))
+	}
 	witnesses := p.r.able(ContextWitness, p.r.Date)
 	for _, name := range slices.Sorted(maps.Keys(p.r.Policies)) {
 		track, ok := strings.CutPrefix(name, PolicyCosigned)

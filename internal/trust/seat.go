@@ -90,7 +90,7 @@ type tally struct {
 	keys    map[RawKey]bool
 }
 
-// Tally returns an empty count of persons with a role.
+// newTally returns an empty count of persons with a role.
 func (r *Root) newTally(role Role) *tally {
 	return &tally{r, role, make(map[string]bool), make(map[string]bool), make(map[RawKey]bool)}
 }
@@ -118,6 +118,18 @@ func (r *Root) Count(role Role, keys []VKey) int {
 	return t.count()
 }
 
+// countExtra counts the collectors among the keys that stand beside others, as Count counts those that count.
+func (r *Root) countExtra(keys []VKey) int {
+	seats, raw := make(map[string]bool), make(map[RawKey]bool)
+	for _, k := range keys {
+		if !k.Counts() {
+			seats[r.Seat(RoleCollector, k.Person)] = true
+			raw[k.Raw()] = true
+		}
+	}
+	return min(len(seats), len(raw))
+}
+
 // able counts who could sign in a context at a date.
 func (r *Root) able(context Context, date time.Time) int {
 	return r.Count(rolesFor(context)[0], r.Signers(context, date))
@@ -126,22 +138,18 @@ func (r *Root) able(context Context, date time.Time) int {
 // Collectors checks who of the collectors stands under the note of a manifest of a date: at least one, and as many with ML-DSA-87 keys as the policy asks for
 // (manifest-mldsa). It returns the persons who count, sorted.
 func (r *Root) Collectors(n *Note, date time.Time) (persons []string, err error) {
-	t, extra := r.newTally(RoleCollector), r.newTally(RoleCollector)
+	t := r.newTally(RoleCollector)
+	var known []VKey
 	for _, s := range n.Signers {
-		k, ok := r.Signer(s.ID(), date)
-		switch {
-		case !ok || !k.Equal(s):
-		case k.Counts():
+		if k, ok := r.Signer(s.ID(), date); ok && k.Equal(s) {
 			t.add(k)
-		default:
-			extra.seats[r.Seat(RoleCollector, k.Person)] = true
-			extra.keys[k.Raw()] = true
+			known = append(known, k)
 		}
 	}
 	if t.count() < 1 {
 		return nil, Refuse("manifest-unsigned", "manifest", "no collector has signed it%s", n.ignored())
 	}
-	if have, want := extra.count(), r.MLDSA(); have < want {
+	if have, want := r.countExtra(known), r.MLDSA(); have < want {
 		return nil, Refuse("manifest-mldsa", "manifest", "signed by %d of %d collectors with ML-DSA-87 keys", have, want).
 			WithHint("the root demands such signatures beside the others: the collectors sign the manifest again with both keys")
 	}

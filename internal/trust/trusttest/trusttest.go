@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -189,4 +190,14 @@ func Replace(t testing.TB, text, old, new string) string {
 		t.Fatalf("%q stands %d times in\n%s", old, strings.Count(text, old), text)
 	}
 	return strings.Replace(text, old, new, 1)
+}
+
+// Names returns the names of the keys that were made, sorted.
+func (e *Enclave) Names() []string { return slices.Sorted(maps.Keys(e.keys)) }
+
+// Seed returns the 32 bytes that the key of a name is made from.
+func Seed(name, seed string) []byte {
+	b := make([]byte, 32)
+	(&counter{name: name + seed}).Read(b)
+	return b
 }

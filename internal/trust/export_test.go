@@ -1,0 +1,4 @@
+package trust
+
+// Long is the flag -long, for the tests outside of the package.
+var Long = long
