@@ -181,7 +181,7 @@ func (e *Enclave) Pin() trust.Digest {
 	return trust.Sum(text)
 }
 
-func (e *Enclave) setRoot(r *trust.Root, pin trust.Digest) {
+func (e *Enclave) setRoot(r *trust.Root, pin trust.Pinned) {
 	e.T.Helper()
 	note, err := trust.SignNote(r.Text(), Key(e.T, "olga/root"))
 	e.must(err)
@@ -198,7 +198,25 @@ func (e *Enclave) NextRoot(change func(r *trust.Root)) {
 	if change != nil {
 		change(next)
 	}
-	e.setRoot(next, trust.Digest{})
+	e.setRoot(next, nil)
+}
+
+// Order puts the next orders in force.
+func (e *Enclave) Order(change func(o *trust.Orders)) *trust.Orders {
+	e.T.Helper()
+	last, err := e.Zone.LastOrders(context.Background())
+	e.must(err)
+	o := &trust.Orders{Enclave: Name, Version: 1, Date: e.Clock(), Root: e.Root.Version}
+	if last != nil {
+		*o = trust.Orders{Enclave: Name, Version: last.Version + 1, Date: e.Clock(), Root: e.Root.Version, Previous: last.Digest(), BreakGlass: last.BreakGlass,
+			Lost: last.Lost, Recalls: last.Recalls, Restored: last.Restored, Settled: last.Settled, Downgrades: last.Downgrades}
+	}
+	change(o)
+	note, err := trust.SignNote(o.Text(), Key(e.T, "olga/order"))
+	e.must(err)
+	o, err = e.Zone.SetOrders(context.Background(), note)
+	e.must(err)
+	return o
 }
 
 // Without takes a person's key in a context out of a root.

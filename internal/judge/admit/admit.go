@@ -2,14 +2,16 @@
 //
 // # What it goes by
 //
-// Signed documents alone: the root, opened from the digest that was handed over; the track's allowlist, with its threshold of reviewers;
+// Signed documents alone: the root, opened from the digest that was handed over; the officers' orders; the track's allowlist, with its threshold of reviewers;
 // and builders' statements. A [View] is made of these, and of nothing that lies in a catalog. An item is admitted if
 //
 //   - the allowlist names it: its content must then have the digest that stands there; or
+//   - officers let it in without the reviewers, and the time that they gave it is not over; or
 //   - it is an output of a derivation which the allowlist names, under the path that this derivation gives it, and a quorum of builders agrees on it, and
 //     nobody disagrees.
 //
-// The allowlist comes first: no agreement of builders replaces an item that reviewers named.
+// The allowlist comes first: no agreement of builders replaces an item that reviewers named. Before all of it come recalls: what the orders recall, by content or by
+// name, and the outputs of a recalled derivation, are out (`recalled`).
 //
 // # What the ledger says
 //
@@ -32,6 +34,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"sallyport/guix/derivation"
 	"sallyport/guix/nar"
@@ -51,9 +54,11 @@ type Opener func(trust.Digest) (io.ReadCloser, error)
 
 // A View is what one verifier holds to be allowed on one track. One that is shared is not changed: see [View.Clone].
 type View struct {
-	Root *trust.Root
-	List *trust.Allowlist
+	Root   *trust.Root
+	Orders *trust.Orders // nil: none yet
+	List   *trust.Allowlist
 
+	clock   func() time.Time
 	open    Opener
 	outputs map[string][]Item   // agreed outputs, by base name: one of each derivation that has it
 	made    map[string][]string // base names of a derivation's agreed outputs
@@ -89,28 +94,75 @@ func (it Item) Described(n *narinfo.NarInfo) error {
 	return nil
 }
 
-// New makes a view of an opened root and an opened allowlist.
-func New(root *trust.Root, list *trust.Allowlist, open Opener) *View {
-	return &View{Root: root, List: list, open: open, outputs: map[string][]Item{}, made: map[string][]string{}}
+// New makes a view of an opened root, opened orders (nil: none yet) and an opened allowlist. The clock is asked whether what officers let in for a while is still in; a
+// document that is dated later than the clock says is believed more.
+func New(root *trust.Root, orders *trust.Orders, list *trust.Allowlist, clock func() time.Time, open Opener) *View {
+	return &View{Root: root, Orders: orders, List: list, clock: clock, open: open, outputs: map[string][]Item{}, made: map[string][]string{}}
 }
 
-// Load makes the view of a zone's track from the allowlist in force, without any evidence of builders. Rows say where the list lies, and nothing else.
+// Load makes the view of a zone's track from the allowlist and the orders in force, without any evidence of builders. Rows say where they lie, and nothing else.
 func Load(ctx context.Context, z *store.Zone, root *trust.Root, track string) (*View, error) {
 	note, err := z.Allowlist(ctx, track)
 	if err != nil {
 		return nil, err
 	}
+	orders, err := z.Orders(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	open := func(d trust.Digest) (io.ReadCloser, error) { return z.CAS.Open(d) }
 	if note == nil {
 		return nil, trust.Refuse("no-allowlist", "track "+track, "nothing was approved for it yet").WithHint("'review approve' makes the first allowlist")
 	}
-	list, _, err := trust.OpenAllowlist(note, root, nil)
+	list, _, err := trust.OpenAllowlist(note, root, orders)
 	if err != nil {
 		return nil, err
 	}
 	if list.Track != track {
 		return nil, trust.Refuse("allowlist-track", "track "+track, "the allowlist that lies there is of track %q", list.Track)
 	}
-	return New(root, list, func(d trust.Digest) (io.ReadCloser, error) { return z.CAS.Open(d) }), nil
+	return New(root, orders, list, z.Now, open), nil
+}
+
+// now is the time by which what officers let in ends.
+func (v *View) now() time.Time {
+	t := v.clock()
+	for _, d := range []time.Time{v.Root.Date, v.List.Date} {
+		if d.After(t) {
+			t = d
+		}
+	}
+	if v.Orders != nil && v.Orders.Date.After(t) {
+		t = v.Orders.Date
+	}
+	return t
+}
+
+// allowed is what the documents say by themselves.
+func (v *View) allowed() trust.Allowed {
+	return trust.Allowed{Root: v.Root, Orders: v.Orders, List: v.List, Now: v.now()}
+}
+
+// Glass lists what officers have let in without the reviewers, and only for a while. Whoever serves or builds says so.
+func (v *View) Glass() []trust.BreakGlass { return v.Orders.ForTrack(v.List.Track, v.now()) }
+
+// Expires is when the view will be another one without any document having changed; the zero time: never.
+func (v *View) Expires() time.Time {
+	var first time.Time
+	for _, b := range v.Glass() {
+		if first.IsZero() || b.Until.Before(first) {
+			first = b.Until
+		}
+	}
+	return first
+}
+
+// Recalled refuses what is recalled: by name, or by content.
+func (v *View) Recalled(sha256 trust.Digest, name string) error {
+	if r, gone := v.Orders.Recalled(sha256, name); gone {
+		return r.Refusal(name).WithHint("'order show' has the recall; nothing brings it back under this content or this name")
+	}
+	return nil
 }
 
 // Clone returns a view to which evidence can be added while others read this one.
@@ -124,11 +176,11 @@ func (v *View) Clone() *View {
 // agreement; that is no fault, and [View.Item] knows of no output then.
 func (v *View) Evidence(name string, envelopes [][]byte) (*quorum.Agreement, error) {
 	v.forget(name)
-	drv, ok := v.List.ByName(name)
-	if !ok {
-		return nil, v.notAllowed(name)
+	drv, err := v.Listed(name)
+	if err != nil {
+		return nil, err
 	}
-	a, err := quorum.Decide(trust.Allowed{Root: v.Root, List: v.List}, name, drv.SHA256, envelopes)
+	a, err := quorum.Decide(v.allowed(), name, drv.SHA256, envelopes)
 	if err != nil {
 		return nil, err
 	}
@@ -200,11 +252,21 @@ func CheckOutputs(name string, d *derivation.Derivation, outputs map[string]quor
 // Names returns the base names of everything that is admitted, sorted.
 func (v *View) Names() []string {
 	names := make([]string, 0, len(v.List.Items)+len(v.outputs))
+	add := func(it trust.Item) {
+		if _, gone := v.Orders.Recalled(it.SHA256, it.Name); !gone {
+			names = append(names, it.Name)
+		}
+	}
 	for _, it := range v.List.Items {
-		names = append(names, it.Name)
+		add(it)
+	}
+	for _, b := range v.Glass() {
+		add(b.Item)
 	}
 	for name := range v.outputs {
-		names = append(names, name)
+		if _, err := v.output(name); !isRecalled(err) {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -218,15 +280,38 @@ func (v *View) notAllowed(name string) *trust.Refusal {
 		WithHint("'review show' tells whether it waits for reviewers, 'quorum status' whether builders still have to agree; no row of a catalog replaces their signatures")
 }
 
+// isRecalled reports whether a refusal is a recall.
+func isRecalled(err error) bool {
+	rs, _ := trust.AsRefusals(err)
+	return rs.Has("recalled")
+}
+
+// Listed returns the item of a name that the allowlist names, or that officers have let in, unless it is recalled.
+func (v *View) Listed(name string) (trust.Item, error) {
+	it, _, err := v.allowed().ByName(name)
+	if rs, _ := trust.AsRefusals(err); rs.Has("not-allowed") {
+		return it, v.notAllowed(name)
+	}
+	if isRecalled(err) {
+		if again := v.Recalled(it.SHA256, name); again != nil {
+			err = again // with its hint
+		}
+	}
+	return it, err
+}
+
 // Item judges one store item by its base name.
 func (v *View) Item(name string) (Item, error) {
-	have, ok := v.List.ByName(name)
-	if !ok {
+	have, err := v.Listed(name)
+	if rs, _ := trust.AsRefusals(err); rs.Has("not-allowed") {
 		return v.output(name)
+	}
+	if err != nil {
+		return Item{}, err
 	}
 	p, err := storepath.ParseBase(name)
 	if err != nil {
-		return Item{}, trust.Refuse("item-name", name, "%v", err)
+		return Item{}, fmt.Errorf("allowlist: %w", err) // no list that was opened has such a name
 	}
 	it := Item{Path: p, Kind: have.Kind, Content: have.SHA256, Size: have.Size, NarHash: have.SHA256, NarSize: have.Size}
 	switch have.Kind {
@@ -259,6 +344,11 @@ func (v *View) output(name string) (Item, error) {
 	if len(all) == 0 {
 		return Item{}, v.notAllowed(name)
 	}
+	for _, it := range all {
+		if err := v.Recalled(it.NarHash, name); err != nil {
+			return Item{}, err
+		}
+	}
 	for _, other := range all[1:] {
 		if !other.Same(all[0]) {
 			return Item{}, trust.Refuse("output-conflict", name, "it is an output of %s and of %s, and their builders say different things of it", all[0].Deriver.Base(), other.Deriver.Base())
@@ -269,8 +359,11 @@ func (v *View) output(name string) (Item, error) {
 
 // Derivation returns an allowed derivation, checked against the allowlist's digest.
 func (v *View) Derivation(name string) (*derivation.Derivation, error) {
-	it, ok := v.List.ByName(name)
-	if !ok || it.Kind != trust.KindDerivation {
+	it, err := v.Listed(name)
+	if err != nil {
+		return nil, err
+	}
+	if it.Kind != trust.KindDerivation {
 		return nil, v.notAllowed(name)
 	}
 	d, _, err := v.derivation(it)

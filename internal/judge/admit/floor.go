@@ -39,6 +39,12 @@ func Raise(path string, v *View) error {
 	}
 	next, err := now.AcceptRoot(v.Root)
 	if err == nil {
+		err = next.CheckOrders(v.Orders)
+	}
+	if err == nil && v.Orders != nil {
+		next, err = next.AcceptOrders(v.Orders)
+	}
+	if err == nil {
 		next, err = next.AcceptAllowlist(v.List)
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -22,8 +23,11 @@ import (
 type Record struct {
 	at      ledger.Checkpoint
 	edge    []subtree
-	votes   map[string][][]byte   // builders' statements, by the base name of the derivation
-	allowed map[trust.Digest]bool // texts of allowlists that came into force
+	votes   map[string][][]byte     // builders' statements, by the base name of the derivation
+	allowed map[trust.Digest]int64  // texts of allowlists that came into force, and the size of the tree with that entry
+	newest  map[string]trust.Digest // of these the newest, by track
+	ordered trust.Digest            // text of the newest orders that came into force
+	root    trust.Digest            // and of the newest root
 }
 
 // A subtree is a perfect one of 2^height leaves; those at a tree's right edge, the largest first, make up its root.
@@ -34,7 +38,7 @@ type subtree struct {
 
 // Changes say what a Record learnt by reading on.
 type Changes struct {
-	Documents   bool     // a root or an allowlist may have come into force
+	Documents   bool     // a root, an allowlist or orders may have come into force
 	Derivations []string // builders spoke of these, by base name
 }
 
@@ -60,7 +64,9 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 	edge := slices.Clone(r.edge)
 	var payload []byte
 	votes := map[string][][]byte{}
-	var lists []trust.Digest
+	lists := map[trust.Digest]int64{}
+	ordered, last := r.ordered, r.root
+	newest := map[string]trust.Digest{}
 	for next := r.at.Size; next < at.Size; next++ {
 		var index int64
 		var leaf sql.RawBytes
@@ -87,11 +93,14 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 		switch s := e.Unverified(); s.Kind {
 		case statement.KindRoot:
 			c.Documents = true
+			last = s.Subjects[0].SHA256
+		case statement.KindOrdered:
+			c.Documents = true
+			ordered = s.Subjects[0].SHA256
 		case statement.KindAllowed:
 			c.Documents = true
-			for _, sub := range s.Subjects {
-				lists = append(lists, sub.SHA256)
-			}
+			track, _ := s.Predicate["track"].(string)
+			lists[s.Subjects[0].SHA256], newest[track] = next+1, s.Subjects[0].SHA256
 		case statement.KindBuilt:
 			path, _ := s.Predicate["derivation"].(string)
 			if p, err := storepath.Parse(path); err == nil {
@@ -105,31 +114,48 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 	}
 	// What was read is believed from here on.
 	if r.votes == nil {
-		r.votes, r.allowed = map[string][][]byte{}, map[trust.Digest]bool{}
+		r.votes, r.allowed = map[string][][]byte{}, map[trust.Digest]int64{}
+		r.newest = map[string]trust.Digest{}
 	}
 	for name, list := range votes {
 		r.votes[name] = append(r.votes[name], list...)
 		c.Derivations = append(c.Derivations, name)
 	}
-	for _, d := range lists {
-		r.allowed[d] = true
-	}
-	r.at, r.edge = at, edge
+	maps.Copy(r.allowed, lists)
+	maps.Copy(r.newest, newest)
+	r.at, r.edge, r.ordered, r.root = at, edge, ordered, last
 	return c, nil
 }
 
 // Votes returns what builders said of a derivation, in the order of the ledger.
 func (r *Record) Votes(derivation string) [][]byte { return slices.Clip(r.votes[derivation]) }
 
-// View makes the view of a track with all evidence that the Record has. The allowlist must have come into force by an entry of the ledger.
+// View makes the view of a track with all evidence that the Record has. What it goes by must be what the ledger says is newest: the allowlist must have come
+// into force by an entry, and neither the root nor the orders may be older ones than those that the ledger names last.
 func (r *Record) View(ctx context.Context, z *store.Zone, root *trust.Root, track string) (*View, error) {
 	v, err := Load(ctx, z, root, track)
 	if err != nil {
 		return nil, err
 	}
-	// Who signed the entry does not matter: it is in the tree that the ledger's key signed, and the station's key may have changed since.
-	if !r.allowed[v.List.Digest()] {
-		return nil, trust.Refuse("not-in-ledger", fmt.Sprintf("allowlist %s version %d", track, v.List.Version), "the ledger has no entry that it came into force")
+	// Who signed the entries does not matter: they are in the tree that the ledger's key signed, and the station's key may have changed since.
+	var rs trust.Refusals
+	if r.root != root.Digest() {
+		rs.Add(trust.Refuse("root-rollback", fmt.Sprintf("root version %d", root.Version), "the newest root by the ledger is %s, this is %s", r.root, root.Digest()))
+	}
+	switch {
+	case v.Orders == nil && !r.ordered.IsZero():
+		rs.Add(trust.Refuse("orders-rollback", "orders", "the newest orders by the ledger are %s; none lie here", r.ordered).WithHint("orders were taken away from the catalog: 'catalog rebuild' makes it again from what is published"))
+	case v.Orders != nil && v.Orders.Digest() != r.ordered:
+		rs.Add(trust.Refuse("orders-rollback", v.Orders.Subject(), "the newest orders by the ledger are %s, these are %s", r.ordered, v.Orders.Digest()))
+	}
+	switch newest := r.newest[track]; {
+	case r.allowed[v.List.Digest()] == 0:
+		rs.Add(trust.Refuse("not-in-ledger", v.List.Subject(), "the ledger has no entry that it came into force"))
+	case newest != v.List.Digest():
+		rs.Add(trust.Refuse("allowlist-rollback", v.List.Subject(), "the newest list of the track by the ledger is %s, this is %s", newest, v.List.Digest()))
+	}
+	if err := rs.Err(); err != nil {
+		return nil, err
 	}
 	for name := range r.votes {
 		if err := v.Weigh(name, r.votes[name]); err != nil {
@@ -150,7 +176,7 @@ func (v *View) Weigh(name string, envelopes [][]byte) error {
 
 // kinds are the marks of the statements that a Record looks at. A mark stands in a payload in one spelling, and in no string, where its quotes would be
 // escaped; so most of a ledger is not taken apart.
-var kinds = [][]byte{kindMark(statement.KindRoot), kindMark(statement.KindAllowed), kindMark(statement.KindBuilt)}
+var kinds = [][]byte{kindMark(statement.KindRoot), kindMark(statement.KindOrdered), kindMark(statement.KindAllowed), kindMark(statement.KindBuilt)}
 
 func kindMark(kind string) []byte {
 	return []byte(`,"predicateType":"urn:sallyport:statement:` + kind + `:1",`)

@@ -315,7 +315,7 @@ func (b *Builder) view(ctx context.Context) (*admit.View, error) {
 	if list.Version != head.Allowlist {
 		return nil, trust.Refuse("allowlist-version", b.config.Track, "the depot sent version %d for version %d", list.Version, head.Allowlist)
 	}
-	v := admit.New(root, list, func(d trust.Digest) (io.ReadCloser, error) { return b.blob(ctx, list, d) })
+	v := admit.New(root, nil, list, b.Clock, func(d trust.Digest) (io.ReadCloser, error) { return b.blob(ctx, list, d) })
 	return v, admit.Raise(filepath.Join(b.dir, "floor.json"), v)
 }
 
