@@ -30,6 +30,8 @@ type Config struct {
 	Space   Space  `toml:"space"`
 	Reader  Reader `toml:"reader"`
 	Depot   Depot  `toml:"depot"`
+
+	whole bool // a field that is zero was set to that, not left alone
 }
 
 // Space is the section [space].
@@ -200,6 +202,7 @@ func (c *Config) fill(set func(name string) bool) error {
 			}
 		}
 	}
+	c.whole = true
 	return bad.Err()
 }
 
@@ -212,9 +215,18 @@ func NewConfig(kind, enclave string) (Config, error) {
 	return c, nil
 }
 
-// Text prints a zone.toml: each key that is not at its default, each with its
-// description. It parses back to the same configuration.
+// Text prints a zone.toml: each key that is not at its default. It parses back
+// to the same configuration. In one that neither [ParseConfig] nor [NewConfig]
+// has made, a field that is zero was left alone and has its default.
 func (c *Config) Text() []byte {
+	if !c.whole {
+		d := *c
+		d.fill(func(name string) bool {
+			v, _ := d.field(name)
+			return !v.IsZero()
+		}) // whoever parses it again is told what is wrong with it
+		c = &d
+	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# A zone of Sallyport. `sallyport config explain` describes every key.\n")
 	section := ""
@@ -223,9 +235,6 @@ func (c *Config) Text() []byte {
 		t := text(v)
 		if t == k.Default || t == "" {
 			continue
-		}
-		if t == "0" && k.check != nil && k.check(t) != nil {
-			continue // a field that the caller left alone
 		}
 		key := k.Name
 		if s, rest, ok := strings.Cut(k.Name, "."); ok {

@@ -29,7 +29,7 @@ func TestConfigKeys(t *testing.T) {
 			f := typ.Field(i)
 			tag := f.Tag.Get("toml")
 			switch {
-			case tag == "-":
+			case tag == "-" || !f.IsExported():
 			case f.Type.Kind() == reflect.Struct:
 				walk(tag+".", f.Type)
 			case !rows[prefix+tag]:
@@ -123,4 +123,25 @@ func FuzzParseConfig(f *testing.F) {
 			t.Errorf("%s\n%s", c.Text(), back.Text())
 		}
 	})
+}
+
+// A configuration that was put together by hand has the defaults in all that was left alone; what was set to nothing stays that.
+func TestConfigZero(t *testing.T) {
+	byHand := Config{Kind: Inside, Enclave: "citadel"}
+	if text := string(byHand.Text()); strings.Contains(text, "reserve") {
+		t.Error(text)
+	}
+	back, err := ParseConfig(byHand.Text())
+	want, err2 := NewConfig(Inside, "citadel")
+	if err != nil || err2 != nil || back != want {
+		t.Errorf("%+v, want %+v; %v, %v", back, want, err, err2)
+	}
+	none, err := ParseConfig([]byte("kind = \"inside\"\nenclave = \"citadel\"\n[space]\nreserve = 0\n"))
+	if err != nil || none.Space.Reserve != 0 {
+		t.Fatal(none, err)
+	}
+	again, err := ParseConfig(none.Text())
+	if err != nil || again != none || !strings.Contains(string(none.Text()), "reserve = 0") {
+		t.Errorf("%+v, %v\n%s", again, err, none.Text())
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -388,6 +389,98 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// Whoever waits for a lock stops when told to.
+func TestLockContext(t *testing.T) {
+	dir := testInit(t, Inside)
+	a, b := testOpen(t, dir, Options{}), testOpen(t, dir, Options{})
+	unlock, err := a.Lock("import")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	got := make(chan error)
+	go func() {
+		_, err := b.LockContext(ctx, "import")
+		got <- err
+	}()
+	cancel()
+	var locked *LockedError
+	if err := <-got; !errors.Is(err, context.Canceled) || !errors.As(err, &locked) {
+		t.Error(err)
+	}
+	go func() {
+		unlock, err := b.LockContext(context.Background(), "import")
+		if err == nil {
+			unlock()
+		}
+		got <- err
+	}()
+	unlock()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{publishLock, catalogLock} {
+		if _, err := a.Lock(name); err == nil {
+			t.Errorf("the zone's own lock %s was given", name)
+		}
+	}
+}
+
+// The catalog is exchanged only when nobody has the zone open, and meanwhile nobody opens it.
+func TestUseCatalog(t *testing.T) {
+	dir := testInit(t, Inside)
+	a, b := testOpen(t, dir, Options{}), testOpen(t, dir, Options{})
+	var locked *LockedError
+	if _, err := useCatalog(dir, syscall.LOCK_EX); !errors.As(err, &locked) || !strings.Contains(locked.Holder, fmt.Sprintf("pid %d", os.Getpid())) {
+		t.Error(err)
+	}
+	a.Close()
+	if _, err := useCatalog(dir, syscall.LOCK_EX); !errors.As(err, &locked) {
+		t.Error(err)
+	}
+	b.Close()
+	f, err := useCatalog(dir, syscall.LOCK_EX)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(context.Background(), dir, Options{}); !errors.As(err, &locked) {
+		t.Error(err)
+	}
+	f.Close()
+	testOpen(t, dir, Options{})
+}
+
+// What an Init that was killed has left beside goes with the next one; what a living one makes stays.
+func TestInitLeftovers(t *testing.T) {
+	dir := testInit(t, Inside)
+	parent := filepath.Dir(dir)
+	dead := filepath.Join(parent, ".other.init-dead")
+	if err := os.CopyFS(dead, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	foreign := filepath.Join(parent, ".third.init-dead")
+	if err := os.Mkdir(foreign, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	alive, done, err := tempBeside(filepath.Join(parent, "other"), "init")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	cfg, err := NewConfig(Inside, "citadel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Init(filepath.Join(parent, "other"), cfg, testClock, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{dead: false, foreign: true, alive: true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func TestLock(t *testing.T) {
 	dir := testInit(t, Inside)
 	a, b := testOpen(t, dir, Options{}), testOpen(t, dir, Options{})
@@ -501,7 +594,9 @@ func (e *enclave) root(t *testing.T, enclave string, version int64, previous tru
 		if strings.HasSuffix(name, "/witness") {
 			role = trust.RoleWitness
 		}
-		r.Roles = append(r.Roles, trust.RoleLine{Role: role, Person: k.Person()})
+		if line := (trust.RoleLine{Role: role, Person: k.Person()}); !slices.Contains(r.Roles, line) {
+			r.Roles = append(r.Roles, line)
+		}
 	}
 	text := r.Text()
 	if _, err := trust.ParseRoot(text); err != nil {
@@ -547,7 +642,7 @@ func TestRootAndWitness(t *testing.T) {
 	if _, err := z.SetRoot(ctx, msg1, pin); err != nil { // again: nothing happens
 		t.Error(err)
 	}
-	sound(t, z, 2)
+	sound(t, z, 4) // two signatures and the root
 	if b, err := z.ReadPublic("root/1"); err != nil || !bytes.Equal(b, msg1) {
 		t.Error(err)
 	}
@@ -565,7 +660,7 @@ func TestRootAndWitness(t *testing.T) {
 			t.Error(r, err)
 		}
 	}
-	sound(t, z, 3)
+	sound(t, z, 7)
 
 	// A witness on another machine: its state, the published directory, its key.
 	wanda := e.keys["wanda/witness"]
@@ -576,19 +671,47 @@ func TestRootAndWitness(t *testing.T) {
 	}
 	commit(t, z, 1)
 	person, c, err := z.AddCosigned(ctx, note)
-	if err != nil || person != "wanda" || c.Size != 3 {
+	if err != nil || person != "wanda" || c.Size != 7 {
 		t.Fatal(person, c, err)
 	}
-	if c, at, err := z.Cosigned(wanda.VKey()); err != nil || c.Size != 3 || !at.Equal(testClock()) {
+	s := entryStatement(t, z, 8)
+	if s.Kind != statement.KindWitnessed || s.Predicate["person"] != "wanda" || s.Predicate["size"] != int64(7) || s.Subjects[0] != (statement.Subject{Name: z.Origin(), SHA256: trust.Digest(c.Root)}) ||
+		!strings.Contains(string(note), s.Predicate["signature"].(string)+"\n") {
+		t.Errorf("%+v", s)
+	}
+	if c, at, err := z.Cosigned(wanda.VKey()); err != nil || c.Size != 7 || !at.Equal(testClock()) {
 		t.Error(c, at, err)
 	}
 	newer, err := Witness(state, z.LedgerFS(), z.LedgerVKey(), wanda, testClock())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, c, err := z.AddCosigned(ctx, newer); err != nil || c.Size != 4 {
+	if _, c, err := z.AddCosigned(ctx, newer); err != nil || c.Size != 9 {
 		t.Error(c, err)
 	}
+	sound(t, z, 10) // the deed between the cosignatures was worth an entry
+	for range 3 {
+		if newer, err = Witness(state, z.LedgerFS(), z.LedgerVKey(), wanda, testClock()); err != nil {
+			t.Fatal(err)
+		}
+		if _, c, err := z.AddCosigned(ctx, newer); err != nil || c.Size != 10 {
+			t.Error(c, err)
+		}
+		sound(t, z, 10) // a cosignature of cosignatures alone is not
+	}
+	// Two witnesses do not keep each other going either.
+	states := map[string]string{"wanda/witness": state, "walt/witness": filepath.Join(t.TempDir(), "state")}
+	for range 3 {
+		for _, name := range []string{"walt/witness", "wanda/witness"} {
+			if newer, err = Witness(states[name], z.LedgerFS(), z.LedgerVKey(), e.keys[name], testClock()); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := z.AddCosigned(ctx, newer); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	sound(t, z, 11)
 	if _, _, err := z.AddCosigned(ctx, note); !hasCode(err, "witness-old") {
 		t.Error(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // Witness cosigns what a log shows now. state is the witness's own file: the
@@ -57,7 +58,11 @@ func Witness(state string, public fs.FS, log trust.VKey, key *trust.Key, now tim
 
 // AddCosigned takes in what a witness of the root has cosigned. It must be of
 // this ledger, which must still contain it, and not older than what is held.
-// It is published as public/witness/PERSON.
+// It is published as public/witness/PERSON, and makes the entry "witnessed".
+//
+// A cosignature is worth an entry if it vouches for something: not if all that
+// this witness had not cosigned before are such entries. Else the entry would
+// make the ledger grow, which would be cosigned, and so on for ever.
 func (z *Zone) AddCosigned(ctx context.Context, cosigned []byte) (person string, c ledger.Checkpoint, err error) {
 	root, err := z.Root()
 	if err != nil {
@@ -73,7 +78,8 @@ func (z *Zone) AddCosigned(ctx context.Context, cosigned []byte) (person string,
 	}
 	err = z.Commit(ctx, func(tx *Tx) error {
 		var held []byte
-		err := tx.QueryRow(ctx, "SELECT note FROM witness WHERE name = ?", witness.Person).Scan(&held)
+		var was int64
+		err := tx.QueryRow(ctx, "SELECT size, note FROM witness WHERE name = ?", witness.Person).Scan(&was, &held)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
@@ -87,14 +93,61 @@ func (z *Zone) AddCosigned(ctx context.Context, cosigned []byte) (person string,
 		if c, note, err = ledger.Merge(held, cosigned, log, z.key.VKey(), witness); err != nil {
 			return err
 		}
-		return tx.Exec(ctx, "INSERT INTO witness (name, size, note) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET size = excluded.size, note = excluded.note",
-			witness.Person, c.Size, note)
+		if err := tx.Exec(ctx, "INSERT INTO witness (name, size, note) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET size = excluded.size, note = excluded.note",
+			witness.Person, c.Size, note); err != nil {
+			return err
+		}
+		return tx.witnessed(ctx, witness, was, c, note)
 	})
 	if err != nil {
 		return "", c, err
 	}
 	// A crash here leaves the row without the file: Open writes what is missing.
 	return witness.Person, c, z.publishWitnesses(ctx)
+}
+
+// witnessed enters that a witness, who had cosigned a size before, has cosigned c.
+func (tx *Tx) witnessed(ctx context.Context, witness trust.VKey, was int64, c ledger.Checkpoint, note []byte) error {
+	worth, err := tx.worthAnEntry(ctx, was, c.Size)
+	if err != nil || !worth {
+		return err
+	}
+	text, lines, err := trust.SplitNote("checkpoint", note, ledger.MaxCheckpoint)
+	if err != nil {
+		return err
+	}
+	_, at, err := ledger.OpenCosigned(note, tx.z.Origin(), tx.z.key.VKey(), witness)
+	if err != nil {
+		return err
+	}
+	tx.heard(at)
+	for _, line := range lines {
+		if _, err := trust.VerifyLine("checkpoint", text, line, []trust.VKey{witness}); err != nil {
+			continue // the log's own
+		}
+		return tx.Statement(statement.KindWitnessed, []statement.Subject{{Name: tx.z.Origin(), SHA256: trust.Digest(c.Root)}},
+			map[string]any{"person": witness.Person, "size": c.Size, "signature": line})
+	}
+	return errors.New("cosigned checkpoint without the witness's line")
+}
+
+// worthAnEntry looks for an entry that is not itself about a cosignature.
+func (tx *Tx) worthAnEntry(ctx context.Context, from, to int64) (bool, error) {
+	rows, err := tx.Query(ctx, "SELECT leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx", from, to)
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var leaf sql.RawBytes
+		if err := rows.Scan(&leaf); err != nil {
+			return false, tx.fail(err)
+		}
+		if e, err := statement.ParseEnvelope(leaf); err != nil || e.Kind() != statement.KindWitnessed {
+			return true, nil
+		}
+	}
+	return false, tx.fail(rows.Err())
 }
 
 // findWitness finds whose cosignature a note carries.

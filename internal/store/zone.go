@@ -34,6 +34,7 @@ const (
 	ledgerKey   = "ledger.key"
 	stationKey  = "station.key"
 	publishLock = "publish"
+	catalogLock = "catalog" // shared by whoever has the zone open
 )
 
 // ErrClosed is returned by a zone that has been closed.
@@ -85,6 +86,7 @@ type Zone struct {
 	pending    atomic.Int64  // bytes of leaves that wait in memory to be published
 	behind     atomic.Bool   // publishing has failed
 
+	useFile     *os.File // lock/catalog
 	publishMu   sync.Mutex
 	publishFile *os.File      // lock/publish
 	seen        published     // the checkpoint that was seen published last
@@ -111,11 +113,11 @@ func Init(dir string, cfg Config, clock func() time.Time, rand io.Reader) error 
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("init: %w", err)
 	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".init-")
+	tmp, done, err := tempBeside(dir, "init")
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
-	defer os.RemoveAll(tmp) // nothing is left there once it is renamed
+	defer done() // nothing is left there once it is renamed
 	if err := initIn(tmp, cfg, text, clock, rand); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
@@ -125,6 +127,42 @@ func Init(dir string, cfg Config, clock func() time.Time, rand io.Reader) error 
 	}
 	return nil
 }
+
+// tempBeside makes a directory beside dir, in which what is to be dir is made
+// and which nobody sweeps as long as this process lives. What dead processes have left of the same purpose goes.
+func tempBeside(dir, purpose string) (tmp string, done func(), err error) {
+	parent, prefix := filepath.Dir(dir), "."+filepath.Base(dir)+"."+purpose+"-"
+	names, err := os.ReadDir(parent)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, n := range names {
+		if n.IsDir() && strings.HasPrefix(n.Name(), prefix) {
+			if err := durable.Sweep(durable.OS{}, filepath.Join(parent, n.Name())); err != nil {
+				return "", nil, err
+			}
+		}
+	}
+	for range maxTempTries {
+		if tmp, err = os.MkdirTemp(parent, prefix); err != nil {
+			return "", nil, err
+		}
+		f, err := os.Open(tmp)
+		if err != nil {
+			continue // swept before it was locked
+		}
+		if durable.Lock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			if _, err := os.Lstat(tmp); err == nil {
+				return tmp, func() { durable.RemoveAll(tmp); f.Close() }, nil
+			}
+		}
+		f.Close()
+	}
+	return "", nil, fmt.Errorf("%s: no temporary directory to be had; is it swept in a loop?", parent)
+}
+
+// maxTempTries bounds the race with sweepers.
+const maxTempTries = 100
 
 func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io.Reader) error {
 	ctx := context.Background()
@@ -150,7 +188,7 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 		if err != nil {
 			return err
 		}
-		secret, err := key.Marshal(nil, nil)
+		secret, err := key.Marshal(rand, nil)
 		if err != nil {
 			return err
 		}
@@ -233,7 +271,7 @@ func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone,
 	if z.key.Name() != z.Config.Origin() {
 		return nil, fmt.Errorf("zone: zone.toml says %s, but the ledger is %s: kind and enclave are fixed when a zone is made", z.Config.Origin(), z.key.Name())
 	}
-	if z.CAS, err = cas.OpenCalls(filepath.Join(dir, casDir), z.calls); err != nil {
+	if z.useFile, err = useCatalog(dir, syscall.LOCK_SH); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -241,6 +279,9 @@ func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone,
 			z.release()
 		}
 	}()
+	if z.CAS, err = cas.OpenCalls(filepath.Join(dir, casDir), z.calls); err != nil {
+		return nil, err
+	}
 	if z.publishFile, err = os.OpenFile(filepath.Join(dir, lockDir, publishLock), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
@@ -320,8 +361,10 @@ func (z *Zone) release() error {
 	if z.catalog != nil {
 		errs = append(errs, z.catalog.close())
 	}
-	if z.publishFile != nil {
-		errs = append(errs, z.publishFile.Close())
+	for _, f := range []*os.File{z.publishFile, z.useFile} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -255,9 +255,17 @@ func SweepTemp(c Calls, dir string) error {
 		return err
 	}
 	for _, n := range names {
-		if err := sweepOne(c, filepath.Join(dir, n.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := Sweep(c, filepath.Join(dir, n.Name())); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Sweep removes a file or directory on which nobody holds a lock. One that has gone meanwhile is no error.
+func Sweep(c Calls, path string) error {
+	if err := sweepOne(c, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

@@ -33,6 +33,10 @@ const (
 	KindReleased    = "released"
 	KindRestored    = "restored"
 
+	// What a zone says of its own ledger.
+	KindWitnessed = "witnessed"
+	KindRebuilt   = "rebuilt"
+
 	// Of hosts.
 	KindChecked = "checked"
 )
@@ -129,7 +133,11 @@ var statementKinds = map[string]statementKind{
 	KindReleased:    {trust.RoleStation, map[string]form{"track": word, "version": number, "from": word}},
 	KindRestored:    {trust.RoleStation, map[string]form{"size": number, "version": number}},
 
-	KindChecked: {trust.RoleStation, map[string]form{"host": word, "date": date, "orders": count, "items": count, "recalled": count, "unknown": count, "kept": count, "report": digest}},
+	KindWitnessed: {trust.RoleStation, map[string]form{"person": word, "size": number, "signature": sigLine}},
+	KindRebuilt:   {trust.RoleStation, map[string]form{"size": number}},
+
+	KindChecked: {trust.RoleStation, map[string]form{"host": word, "date": date, "orders": count, "items": count, "recalled": count, "derived": count, "unknown": count, "kept": count,
+		"report": digest}},
 }
 
 // Kinds returns the kinds of statements, sorted.
