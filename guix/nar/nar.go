@@ -184,10 +184,10 @@ func appendEnd(b []byte, name string) []byte {
 	return b
 }
 
-// contentsFit reports whether contents of the given size may begin at off, depth
-// directories deep: the archive has to end before 2^63.
+// contentsFit reports whether contents of the given size may follow their length, which stands
+// at off, depth directories deep: the archive has to end before 2^63.
 func contentsFit(off int64, size uint64, depth int) bool {
-	return size < 1<<63-8 && int64(size) <= 1<<63-1-8-closing(depth)-off
+	return size < 1<<63-8 && int64(size)+pad(int64(size)) <= 1<<63-1-8-closing(depth)-off
 }
 
 // closing returns the length of the parentheses that are still to come after

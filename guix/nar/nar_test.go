@@ -3,6 +3,7 @@ package nar
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -522,5 +523,58 @@ func TestVerifier(t *testing.T) {
 	}
 	if _, err := root.Lstat("x"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an altered archive was restored: %v", err)
+	}
+}
+
+// The largest contents that Reader takes are the largest that Writer writes: those with which the archive still ends below 2^63.
+func TestLargest(t *testing.T) {
+	for _, headers := range [][]*Header{
+		{{Type: Regular}},
+		{{Type: Regular, Executable: true}},
+		{{Type: Directory}, {Path: "a", Type: Regular}},
+		{{Type: Directory}, {Path: "a", Type: Regular}, {Path: "name", Type: Directory}, {Path: "name/" + strings.Repeat("x", MaxName), Type: Regular, Executable: true}},
+	} {
+		last := headers[len(headers)-1]
+		depth := int64(0)
+		if last.Path != "" {
+			depth = int64(1 + strings.Count(last.Path, "/"))
+		}
+		write := func(w io.Writer, size int64) (*Writer, error) {
+			z := NewWriter(w)
+			for _, h := range headers[:len(headers)-1] {
+				if err := z.WriteHeader(h); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h := *last
+			h.Size = size
+			return z, z.WriteHeader(&h)
+		}
+		var empty bytes.Buffer
+		z, err := write(&empty, 0)
+		if err := errors.Join(err, z.Close()); err != nil {
+			t.Fatal(err)
+		}
+		begin := bytes.LastIndex(empty.Bytes(), []byte("contents")) + len("contents")
+		// What follows contents: the parentheses of the node, and two for each directory around it.
+		most := int64(1<<63-1) - int64(begin) - 8 - 16 - 32*depth
+		most -= most % 8 // with their padding
+		for size := most - 20; size < most+20; size++ {
+			archive := binary.LittleEndian.AppendUint64(bytes.Clone(empty.Bytes()[:begin]), uint64(size))
+			r := NewReader(bytes.NewReader(archive))
+			var read error
+			for range headers {
+				if _, read = r.Next(); read != nil {
+					break
+				}
+			}
+			_, written := write(io.Discard, size)
+			var fault *Error
+			fits := size <= most
+			// What fits is not refused for its size, but because it does not come.
+			if (written == nil) != fits || (read == nil) != fits || !fits && (!errors.As(read, &fault) || fault.Code != CodeSize) {
+				t.Errorf("%q, depth %d, %d bytes (at most %d): read %v, written %v", last.Path, depth, size, most, read, written)
+			}
+		}
 	}
 }

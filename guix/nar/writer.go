@@ -47,12 +47,12 @@ func (z *Writer) WriteHeader(h *Header) error {
 	depth := len(z.stack)
 	switch h.Type {
 	case Regular:
-		// The offset is an estimate from below; the headers before the contents
-		// are far shorter than what contentsFit leaves.
-		if h.Size < 0 || !contentsFit(z.off+1<<10, uint64(h.Size), depth) {
+		b := appendRegular(appendEntry(z.buf, h.Name()), h.Executable, h.Size)
+		length := z.off + int64(len(b)-len(z.buf)) - 8
+		if h.Size < 0 || !contentsFit(length, uint64(h.Size), depth) {
 			return z.refuse(CodeSize, fmt.Sprintf("%q cannot have %d bytes", h.Path, h.Size))
 		}
-		z.put(appendRegular(appendEntry(z.buf, h.Name()), h.Executable, h.Size))
+		z.put(b)
 		z.size, z.left = h.Size, h.Size
 		z.state = inContents
 	case Symlink:
