@@ -87,7 +87,7 @@ type Finding struct {
 // Import judges the volume against the slip. A fault comes back as [trust.Refusals], after it has become a ledger entry. An error of any other kind means that the
 // volume was not judged: nothing is recorded, nothing is kept, and the same call can be made again.
 func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Quarantined, error) {
-	unlock, err := g.Zone.Lock(stage)
+	unlock, err := g.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return nil, err
 	}

@@ -138,7 +138,7 @@ const maxWords = 2
 
 // Submit takes in one result for a track. A refusal is a ledger entry and leaves nothing else.
 func (d *Desk) Submit(ctx context.Context, track string, result *os.Root) (*Status, error) {
-	unlock, err := d.Zone.Lock(stage)
+	unlock, err := d.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ const maxAhead = time.Hour
 
 // Approve signs, with a reviewer's key, the allowlist of the track that admits the shipment. A refusal is a ledger entry.
 func (d *Desk) Approve(ctx context.Context, number int64, track string, key *trust.Key) (*Outcome, error) {
-	unlock, err := d.Zone.Lock(stage)
+	unlock, err := d.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ type Result struct {
 
 // Sign signs every allowed item of the track that has no narinfo yet. A refusal is a ledger entry.
 func (s *Signer) Sign(ctx context.Context) (*Result, error) {
-	unlock, err := s.Zone.Lock("signer-" + s.Track)
+	unlock, err := s.Zone.LockContext(ctx, "signer-"+s.Track)
 	if err != nil {
 		return nil, err
 	}

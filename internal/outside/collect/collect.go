@@ -93,7 +93,7 @@ func (c *Collector) Collect(ctx context.Context, req *Request, base string) (*Co
 	if req.Enclave != c.Zone.Config.Enclave {
 		return nil, trust.Refuse("request-enclave", "request", "made for enclave %q, this zone is of %q", req.Enclave, c.Zone.Config.Enclave)
 	}
-	unlock, err := c.Zone.Lock(stage)
+	unlock, err := c.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return nil, err
 	}

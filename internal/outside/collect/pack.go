@@ -29,7 +29,7 @@ type Shipped struct {
 // volume has its name: a number is never used for two manifests. If a run is cut in between, the next one finishes that very shipment, at whatever
 // directory it is given, and makes no other.
 func (c *Collector) Pack(ctx context.Context, dir string, manifestKey, sumsKey *trust.Key) (*Shipped, error) {
-	unlock, err := c.Zone.Lock("collect")
+	unlock, err := c.Zone.LockContext(ctx, "collect")
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ type Intake struct {
 
 // Begin settles what a dead run of the stage left behind, and notes the digests of what is about to be stored.
 func Begin(ctx context.Context, z *store.Zone, stage string, digests []trust.Digest) (*Intake, error) {
-	unlock, err := z.Lock(lock)
+	unlock, err := z.LockContext(ctx, lock)
 	if err != nil {
 		return nil, err
 	}
