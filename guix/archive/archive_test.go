@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -570,5 +571,38 @@ func BenchmarkSHA256(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		sha256.Sum256(data)
+	}
+}
+
+// A stream that promises much and ends takes no memory for its promises, beside the buffers of a Reader.
+func TestMemory(t *testing.T) {
+	const buffers = 160 << 10
+	whole := singleFile(t, "x")
+	item := appendNumber(append(appendNumber(nil, marked), whole...), magic)
+	named := appendString(item, pathA)
+	refs := appendNumber(named, MaxReferences)
+	for i := range MaxReferences {
+		refs = appendString(refs, fmt.Sprintf("/gnu/store/71srfn47sm9135lkrw596p9k7f3s5kyz-%05d", i))
+	}
+	for name, stream := range map[string][]byte{
+		"a path":              appendNumber(item, 1<<63),
+		"a path of some size": appendNumber(item, uint64(maxPath)),
+		"references":          appendNumber(named, 1<<40),
+		"as many as may be":   appendNumber(named, MaxReferences),
+		"a signature":         appendNumber(appendNumber(appendString(appendNumber(named, 0), ""), marked), signature.MaxText),
+		"contents":            appendNumber(append(appendNumber(nil, marked), whole[:bytes.Index(whole, []byte("contents"))+8]...), 1<<62),
+		"what came":           refs,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		z := NewReader(bytes.NewReader(stream))
+		_, err := z.Next()
+		if err == nil {
+			_, err = z.Item()
+		}
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; err == nil || used > buffers+uint64(len(stream))*6 {
+			t.Errorf("%s: %d bytes for %d of input (%v)", name, used, len(stream), err)
+		}
 	}
 }

@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -678,6 +680,32 @@ func BenchmarkSign(b *testing.B) {
 	for b.Loop() {
 		if _, err := Sign(n, "vm", k); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Whatever comes, memory stays in proportion to it.
+func TestMemory(t *testing.T) {
+	const ref = "71srfn47sm9135lkrw596p9k7f3s5kyz-"
+	var refs strings.Builder
+	for i := range MaxReferences {
+		fmt.Fprintf(&refs, "%s%d ", ref, i)
+	}
+	for name, text := range map[string]string{
+		"references":          strings.Replace(good, "References: ", "References: "+refs.String(), 1),
+		"too many references": strings.Replace(good, "References: ", "References: "+strings.Repeat(" ", 1<<19), 1),
+		"files":               good + strings.Repeat("URL: a\nCompression: none\n", 1<<14),
+		"a signature":         strings.Replace(good, "QUI=", strings.Repeat("QUIA", 1<<17), 1),
+		"a line":              strings.Repeat("x", MaxSize),
+		"fields":              strings.Repeat("x: y\n", MaxSize/5),
+	} {
+		data := []byte(text)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Parse(data)
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > 4096+uint64(len(data))*10 {
+			t.Errorf("%s: %d bytes for %d of input (%v)", name, used, len(data), err)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -233,6 +234,28 @@ func BenchmarkParse(b *testing.B) {
 	for b.Loop() {
 		if _, err := sexp.Parse(data); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// Whatever comes, memory stays in proportion to it.
+func TestMemory(t *testing.T) {
+	for name, text := range map[string]string{
+		"atoms":       "(" + strings.Repeat("a ", sexp.MaxValues-2) + ")",
+		"lists":       "(" + strings.Repeat("()", sexp.MaxValues-2) + ")",
+		"too many":    "(" + strings.Repeat("a ", sexp.MaxSize/2-2) + ")",
+		"deep":        strings.Repeat("(", sexp.MaxSize),
+		"verbatim":    "(" + strings.Repeat("262144:", sexp.MaxSize/8),
+		"quoted":      "(\"" + strings.Repeat("x", sexp.MaxSize-4) + "\")",
+		"hexadecimal": "(#" + strings.Repeat("00", sexp.MaxSize/2-4) + "#)",
+	} {
+		data := []byte(text)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := sexp.Parse(data)
+		runtime.ReadMemStats(&after)
+		if used := after.TotalAlloc - before.TotalAlloc; used > 4096+uint64(len(data))*200 {
+			t.Errorf("%s: %d bytes for %d of input (%v)", name, used, len(data), err)
 		}
 	}
 }
