@@ -363,7 +363,7 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal,
 	}
 	subjects := []statement.Subject{{Name: fmt.Sprintf("allowlist %s %d", out.Track, out.Version), SHA256: trust.Sum(p.text)}}
 	if !p.again {
-		if err := tx.Statement(statement.KindApproved, subjects, map[string]any{"track": out.Track, "version": out.Version, "person": person, "signature": line}); err != nil {
+		if err := tx.Statement(statement.KindApproved, subjects, map[string]any{"track": out.Track, "version": out.Version, "shipment": c.manifest.Number, "person": person, "signature": line}); err != nil {
 			return err
 		}
 	}
@@ -377,7 +377,7 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal,
 	for i, p := range out.Persons {
 		persons[i] = p
 	}
-	if err := tx.Statement(statement.KindAllowed, subjects, map[string]any{"track": out.Track, "version": out.Version, "persons": persons}); err != nil {
+	if err := tx.Statement(statement.KindAllowed, subjects, map[string]any{"track": out.Track, "version": out.Version, "shipment": c.manifest.Number, "persons": persons}); err != nil {
 		return err
 	}
 	for _, q := range []struct {
