@@ -7,8 +7,9 @@
 //	GET /nar/BASE                    its nar, uncompressed, with Content-Length
 //	GET /signing-key.pub             the track's public key, as Guix prints it
 //	GET /sallyport/root/N            the signed root, version N
+//	GET /sallyport/orders/N          the officers' signed orders, version N
 //	GET /sallyport/allowlist/N       the track's signed allowlist, version N
-//	GET /sallyport/head              JSON: newest versions of both
+//	GET /sallyport/head              JSON: newest versions of these; orders 0: none yet
 //	GET /sallyport/evidence/BASE     JSON: builders' statements about a derivation, base64 each
 //	GET /sallyport/blob/BASE         the file of a derivation
 //	GET /sallyport/ledger/...        the published ledger
@@ -23,6 +24,12 @@
 // narinfo is sent only if the track's key signed it, and it says of an item that is admitted what is admitted; one that was found good is kept until the documents
 // change. A nar is sent only for such a narinfo; its content is hashed while it is sent, and a blob that has changed on disk ends the connection before its
 // last bytes. What a row of the catalog says is never enough.
+//
+// # Recalls, and what is in for a while
+//
+// What officers have recalled, and whatever the recall of a derivation takes along, is 404 with the code recalled and the reason, from the first request after the checkpoint
+// that has the orders. A client may have believed a narinfo for [MaxAge] before that. What officers let in without its reviewers is served until its time is over; the log
+// names it whenever the documents change.
 //
 // If a document does not verify any more, or the ledger is not the one that is signed, the depot says so in its log, once, and answers 503 to all that depends on
 // it until that is mended: it never goes on with what it believed before.
@@ -322,6 +329,7 @@ type Head struct {
 	Enclave   string `json:"enclave"`
 	Track     string `json:"track"`
 	Root      int64  `json:"root"`
+	Orders    int64  `json:"orders"` // 0: none yet
 	Allowlist int64  `json:"allowlist"`
 }
 
@@ -341,17 +349,17 @@ func (d *Depot) document(w http.ResponseWriter, r *http.Request, s *state, parts
 	}
 	switch {
 	case len(parts) == 1 && parts[0] == "head":
-		body, err := json.Marshal(Head{s.view.Root.Enclave, d.Track, s.view.Root.Version, s.view.List.Version})
+		body, err := json.Marshal(Head{s.view.Root.Enclave, d.Track, s.view.Root.Version, s.view.Orders.Number(), s.view.List.Version})
 		if err != nil {
 			return err
 		}
 		return send(w, r, "application/json", noCache, append(body, '\n'))
-	case len(parts) == 2 && parts[0] == "root":
+	case len(parts) == 2 && (parts[0] == "root" || parts[0] == "orders"):
 		n, err := number(parts[1])
 		if err != nil {
 			return err
 		}
-		return d.public(w, r, forever, "root", strconv.FormatInt(n, 10))
+		return d.public(w, r, forever, parts[0], strconv.FormatInt(n, 10))
 	case len(parts) == 2 && parts[0] == "allowlist":
 		n, err := number(parts[1])
 		if err != nil {
@@ -413,7 +421,11 @@ const MaxEvidence = 64
 
 // evidence sends what builders said of an allowed derivation, as the ledger has it.
 func (d *Depot) evidence(w http.ResponseWriter, r *http.Request, s *state, name string) error {
-	if it, ok := s.view.List.ByName(name); !ok || it.Kind != trust.KindDerivation {
+	it, err := s.view.Listed(name)
+	if rs, _ := trust.AsRefusals(err); rs.Has("recalled") {
+		return err
+	}
+	if err != nil || it.Kind != trust.KindDerivation {
 		return &httpError{http.StatusNotFound, "not-allowed", fmt.Sprintf("the allowlist of track %s names no derivation %.300q", d.Track, name)}
 	}
 	votes := s.votes[name]

@@ -174,7 +174,7 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 	var head Head
-	if err := json.Unmarshal(h.get(t, "/sallyport/head"), &head); err != nil || head != (Head{enclavetest.Name, "dev", 1, 1}) {
+	if err := json.Unmarshal(h.get(t, "/sallyport/head"), &head); err != nil || head != (Head{enclavetest.Name, "dev", 1, 0, 1}) {
 		t.Errorf("%+v, %v", head, err)
 	}
 	root, err := trust.OpenRoot(h.get(t, "/sallyport/root/1"), h.Pin())

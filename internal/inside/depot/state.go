@@ -56,11 +56,15 @@ type state struct {
 	key   signature.PublicKey
 	votes map[string][][]byte // builders' statements, by the derivations that the allowlist names
 	names map[string]string   // base names by the hash part
+	until time.Time           // when something that was let in for a while is over; zero: never
 
 	mu    sync.RWMutex
 	kept  map[string]*served // by the hash part
 	bytes int
 }
+
+// over reports whether something that the state has was let in for a while that has ended.
+func (s *state) over(now time.Time) bool { return !s.until.IsZero() && !now.Before(s.until) }
 
 // A served is a narinfo that was found good.
 type served struct {
@@ -82,12 +86,12 @@ func (d *Depot) now(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s := d.state.Load(); s != nil && s.stamp == at {
+	if s := d.state.Load(); s != nil && s.stamp == at && !s.over(d.Zone.Now()) {
 		return s, nil
 	}
 	d.renewing.Lock()
 	defer d.renewing.Unlock()
-	if s := d.state.Load(); s != nil && s.stamp == at {
+	if s := d.state.Load(); s != nil && s.stamp == at && !s.over(d.Zone.Now()) {
 		return s, nil
 	}
 	if f := d.failed; f != nil && f.stamp == at && time.Now().Before(f.until) {
@@ -125,7 +129,7 @@ func (d *Depot) renew(ctx context.Context, at stamp) (*state, error) {
 	d.documents = d.documents || changes.Documents
 	d.spoken = append(d.spoken, changes.Derivations...)
 	old := d.last
-	if old == nil || d.documents {
+	if old == nil || d.documents || old.over(d.Zone.Now()) {
 		s, err := d.build(ctx, root)
 		if err != nil {
 			return nil, err
@@ -134,7 +138,7 @@ func (d *Depot) renew(ctx context.Context, at stamp) (*state, error) {
 		d.documents, d.spoken, d.last = false, nil, s
 		return s, nil
 	}
-	s := &state{stamp: at, view: old.view, acl: old.acl, key: old.key, names: old.names, votes: old.votes}
+	s := &state{stamp: at, view: old.view, acl: old.acl, key: old.key, names: old.names, votes: old.votes, until: old.until}
 	if len(d.spoken) > 0 {
 		s.view = old.view.Clone()
 		for _, name := range d.spoken {
@@ -166,7 +170,10 @@ func (d *Depot) build(ctx context.Context, root *trust.Root) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &state{view: view, key: key, acl: signature.NewACL(key), kept: map[string]*served{}}
+	s := &state{view: view, key: key, acl: signature.NewACL(key), kept: map[string]*served{}, until: view.Expires()}
+	for _, b := range view.Glass() {
+		d.Log.Warn("break-glass: served without its reviewers", "track", d.Track, "item", b.Item.Name, "until", trust.FormatDate(b.Until), "reason", b.Reason)
+	}
 	s.index(&d.record)
 	return s, nil
 }
@@ -174,10 +181,17 @@ func (d *Depot) build(ctx context.Context, root *trust.Root) (*state, error) {
 // index lists what is admitted, and what builders said of it.
 func (s *state) index(r *admit.Record) {
 	s.names, s.votes = map[string]string{}, map[string][][]byte{}
-	for _, name := range s.view.Names() {
-		if len(name) > storepath.HashLen {
-			s.names[name[:storepath.HashLen]] = name
+	// What is recalled has no narinfo; who asks for it is told why.
+	for _, it := range s.view.List.Items {
+		s.names[it.Name[:storepath.HashLen]] = it.Name
+	}
+	if s.view.Orders != nil {
+		for _, r := range s.view.Orders.Recalls {
+			s.names[r.Name[:storepath.HashLen]] = r.Name
 		}
+	}
+	for _, name := range s.view.Names() {
+		s.names[name[:storepath.HashLen]] = name
 		if v := r.Votes(name); len(v) > 0 {
 			s.votes[name] = v
 		}
@@ -228,8 +242,13 @@ func (d *Depot) verify(ctx context.Context, s *state, hash string) (*served, err
 		// Rows are not even asked: what they say would change nothing.
 		return nil, &httpError{http.StatusNotFound, "not-allowed", fmt.Sprintf("neither the allowlist of track %s nor a quorum of builders names an item with the hash %.40q", d.Track, hash)}
 	}
+	// Judged before a row is asked: the reason of a recall is told whether or not there was a narinfo.
+	it, err := s.view.Item(name)
+	if err != nil {
+		return nil, err
+	}
 	var body []byte
-	err := d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT body FROM narinfo WHERE track = ? AND hash = ?`, d.Track, hash).Scan(&body)
+	err = d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT body FROM narinfo WHERE track = ? AND hash = ?`, d.Track, hash).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, &httpError{http.StatusNotFound, "not-signed", fmt.Sprintf("%s is admitted, and not signed yet", name)}
 	}
@@ -239,10 +258,6 @@ func (d *Depot) verify(ctx context.Context, s *state, hash string) (*served, err
 	info, err := narinfo.Verify(body, s.acl)
 	if err != nil {
 		return nil, trust.Refuse("narinfo-signature", name, "the track's key did not sign what lies here: %v", err)
-	}
-	it, err := s.view.Item(name)
-	if err != nil {
-		return nil, err
 	}
 	if err := it.Described(info); err != nil {
 		return nil, err

@@ -86,7 +86,7 @@ func (d *Desk) Status(ctx context.Context, track, name string) (*Status, error) 
 
 func (d *Desk) status(view *admit.View, name string, envelopes [][]byte) (*Status, error) {
 	s := &Status{Type: "quorum", Derivation: name, Track: view.List.Track, Want: d.Root.Quorum(), Votes: []Vote{}}
-	votes, _, err := quorum.Ballot(d.Root, nil, name, envelopes)
+	votes, _, err := quorum.Ballot(d.Root, view.Orders, name, envelopes)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +221,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 		return nil, nil, err
 	}
 	// Alone: a ballot leaves out a statement that it has seen, and one that is no vote.
-	own, ignored, err := quorum.Ballot(d.Root, nil, name, [][]byte{envelope})
+	own, ignored, err := quorum.Ballot(d.Root, view.Orders, name, [][]byte{envelope})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -232,7 +232,7 @@ func (d *Desk) submit(ctx context.Context, track string, result *os.Root, envelo
 	if err := admit.CheckOutputs(name, derivation, mine.Outputs); err != nil {
 		return nil, nil, err
 	}
-	votes, _, err := quorum.Ballot(d.Root, nil, name, before)
+	votes, _, err := quorum.Ballot(d.Root, view.Orders, name, before)
 	if err != nil {
 		return nil, nil, err
 	}

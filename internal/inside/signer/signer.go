@@ -2,6 +2,7 @@
 // that is allowed.
 //
 // Before it signs anything it reads the whole ledger under its signed checkpoint ([admit.Record]), opens root and allowlist itself, and raises a floor of its own.
+// Where the root asks for it, witnesses must have cosigned the ledger with the list's approval in it (`not-cosigned`). What is recalled is not signed.
 // Each narinfo's hash, size and references are those of the content: a source's nar and a derivation's file are named by the allowlist, an output by
 // the builders that agree on it. A narinfo is signed once; another content under a signed name is an alarm.
 //
@@ -77,6 +78,9 @@ func (s *Signer) sign(ctx context.Context) (*Result, error) {
 	}
 	view, err := record.View(ctx, s.Zone, s.Root, s.Track)
 	if err != nil {
+		return nil, err
+	}
+	if err := record.Cosigned(ctx, s.Zone, view); err != nil {
 		return nil, err
 	}
 	if err := admit.Raise(filepath.Join(s.Zone.Dir, "floor", "signer-"+s.Track+".json"), view); err != nil {

@@ -62,7 +62,7 @@ type Config struct {
 	Enclave string `toml:"enclave"`
 	Depot   string `toml:"depot"` // URL
 	Track   string `toml:"track"` // the depot's
-	Root    string `toml:"root"`  // digest of root version 1
+	Root    string `toml:"root"`  // fingerprint of root version 1
 	Key     string `toml:"key"`   // file of the builder's statement key
 	Cores   int    `toml:"cores"` // NIX_BUILD_CORES; 0: all
 	UID     int    `toml:"uid"`   // as root: the user that builds run as
@@ -75,7 +75,7 @@ type Config struct {
 type Builder struct {
 	dir      string
 	config   Config
-	root     trust.Digest
+	root     trust.Pin
 	timeout  time.Duration
 	silent   time.Duration
 	depot    *client
@@ -123,7 +123,7 @@ func (c *Config) check() (*Builder, error) {
 		errs = append(errs, fmt.Errorf("track: %w", err))
 	}
 	var err error
-	if b.root, err = trust.ParseDigest(c.Root); err != nil {
+	if b.root, err = trust.ParsePin(c.Root); err != nil {
 		errs = append(errs, fmt.Errorf("root: %w", err))
 	}
 	if b.depot, err = newClient(c.Depot); err != nil {
@@ -304,7 +304,21 @@ func (b *Builder) view(ctx context.Context) (*admit.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, _, err := trust.OpenAllowlist(note, root, nil)
+	var orders *trust.Orders
+	if head.Orders > 0 {
+		note, err := b.depot.get(ctx, maxOrdersNote, "sallyport", "orders", fmt.Sprint(head.Orders))
+		if err != nil {
+			return nil, err
+		}
+		if orders, _, err = trust.OpenOrders(note, root); err != nil {
+			return nil, err
+		}
+		if orders.Version != head.Orders {
+			return nil, trust.Refuse("orders-version", b.config.Depot, "the depot sent version %d for version %d", orders.Version, head.Orders)
+		}
+	}
+	// A depot that keeps orders back is found out by the list, which names those it was signed under, and by the floor.
+	list, _, err := trust.OpenAllowlist(note, root, orders)
 	if err != nil {
 		return nil, err
 	}
@@ -315,13 +329,22 @@ func (b *Builder) view(ctx context.Context) (*admit.View, error) {
 	if list.Version != head.Allowlist {
 		return nil, trust.Refuse("allowlist-version", b.config.Track, "the depot sent version %d for version %d", list.Version, head.Allowlist)
 	}
-	v := admit.New(root, nil, list, b.Clock, func(d trust.Digest) (io.ReadCloser, error) { return b.blob(ctx, list, d) })
+	v := admit.New(root, orders, list, b.Clock, func(d trust.Digest) (io.ReadCloser, error) { return b.blob(ctx, list, orders, d) })
+	for _, g := range v.Glass() {
+		b.Say("break-glass: %s is allowed without its reviewers until %s: %s", g.Item.Name, trust.FormatDate(g.Until), g.Reason)
+	}
 	return v, admit.Raise(filepath.Join(b.dir, "floor.json"), v)
 }
 
 // blob gets the file of an allowed derivation.
-func (b *Builder) blob(ctx context.Context, list *trust.Allowlist, d trust.Digest) (io.ReadCloser, error) {
+func (b *Builder) blob(ctx context.Context, list *trust.Allowlist, orders *trust.Orders, d trust.Digest) (io.ReadCloser, error) {
 	it, ok := list.BySHA256(d)
+	if orders != nil && !ok {
+		i := slices.IndexFunc(orders.BreakGlass, func(g trust.BreakGlass) bool { return g.Item.SHA256 == d })
+		if ok = i >= 0; ok {
+			it = orders.BreakGlass[i].Item
+		}
+	}
 	if !ok {
 		return nil, trust.Refuse("not-allowed", d.String(), "the allowlist of track %s, version %d, has no such content", list.Track, list.Version)
 	}

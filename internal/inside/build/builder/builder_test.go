@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -111,7 +112,13 @@ func (d *depot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "head":
 		var version int64
 		err = d.Zone.Read(r.Context()).QueryRowContext(r.Context(), `SELECT max(version) FROM allowlist WHERE track = ?`, d.track).Scan(&version)
-		body, _ = json.Marshal(head{enclavetest.Name, d.track, d.Root.Version, version})
+		var orders int64
+		err = errors.Join(err, d.Zone.Read(r.Context()).QueryRowContext(r.Context(), `SELECT coalesce(max(version), 0) FROM orders`).Scan(&orders))
+		body, _ = json.Marshal(head{enclavetest.Name, d.track, d.Root.Version, orders, version})
+	case "orders":
+		if body, err = d.Zone.ReadPublic("orders/" + name); errors.Is(err, fs.ErrNotExist) {
+			body, err = d.Zone.ReadPublic("orders/1")
+		}
 	case "root":
 		body, err = d.Zone.ReadPublic("root/" + name)
 	case "allowlist":
@@ -318,11 +325,11 @@ func TestLyingDepot(t *testing.T) {
 		path       func(d *depot, drv, src enclavetest.Content) string
 		answer     func(d *depot) http.HandlerFunc
 	}{
-		{"another enclave", "depot-wrong", nil, headOf(head{"other", "dev", 1, 2})},
-		{"another track", "depot-wrong", nil, headOf(head{enclavetest.Name, "prod", 1, 1})},
-		{"too many roots", "depot-wrong", nil, headOf(head{enclavetest.Name, "dev", 1 << 40, 2})},
-		{"no root", "", nil, headOf(head{enclavetest.Name, "dev", 0, 2})},
-		{"an old list under its own number", "allowlist-rollback", nil, headOf(head{enclavetest.Name, "dev", 1, 1})},
+		{"another enclave", "depot-wrong", nil, headOf(head{"other", "dev", 1, 1, 2})},
+		{"another track", "depot-wrong", nil, headOf(head{enclavetest.Name, "prod", 1, 1, 1})},
+		{"too many roots", "depot-wrong", nil, headOf(head{enclavetest.Name, "dev", 1 << 40, 1, 2})},
+		{"no root", "", nil, headOf(head{enclavetest.Name, "dev", 0, 1, 2})},
+		{"an old list under its own number", "allowlist-rollback", nil, headOf(head{enclavetest.Name, "dev", 1, 1, 1})},
 		{"a head that is none", "depot-answer", nil, always(text("<html>"))},
 		{"a head with more in it", "depot-answer", nil, always(text(`{"enclave":"keep","track":"dev","root":1,"allowlist":2,"trust":"me"}`))},
 		{"a head without end", "depot-size", nil, always(text(strings.Repeat(" ", maxHead+1)))},
@@ -339,6 +346,9 @@ func TestLyingDepot(t *testing.T) {
 			return text(string(note))
 		}},
 		{"the list of another track", "allowlist-track", at("/sallyport/allowlist/2"), file("allowlist/prod/1")},
+		{"no orders where there were some", "orders-rollback", nil, headOf(head{enclavetest.Name, "dev", 1, 0, 2})},
+		{"orders that are none", "orders-note", at("/sallyport/orders/1"), always(text("sallyport orders v1\n"))},
+		{"orders of another number", "orders-version", nil, headOf(head{enclavetest.Name, "dev", 1, 2, 2})},
 		{"an old list under a new number", "allowlist-version", at("/sallyport/allowlist/2"), file("allowlist/dev/1")},
 		{"another derivation", "item-digest", func(_ *depot, drv, _ enclavetest.Content) string { return "/sallyport/blob/" + drv.Name }, always(text("Derive([])"))},
 		{"a derivation and more", "depot-size", func(_ *depot, drv, _ enclavetest.Content) string { return "/sallyport/blob/" + drv.Name }, always(text(strings.Repeat("x", 4000)))},
@@ -372,8 +382,11 @@ func TestLyingDepot(t *testing.T) {
 	d.Allow("prod", src)
 	d.allow(drv)
 	d.agree(deep, "deep")
+	d.Order(func(o *trust.Orders) {
+		o.Lost = append(o.Lost, trust.Lost{Shipment: 77, Date: o.Date, Reason: "burnt"})
+	})
 	b := d.newBuilder(t)
-	// It has seen version 2.
+	// It has seen version 2, and orders.
 	if _, err := b.view(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -399,6 +412,17 @@ func TestLyingDepot(t *testing.T) {
 	if _, err := run(t, b, drv.Name); err != nil {
 		t.Errorf("an honest depot: %v", err)
 	}
+	// What it builds with, or from, is recalled.
+	d.Order(func(o *trust.Orders) {
+		o.Recalls = append(o.Recalls, trust.Recall{SHA256: src.SHA256, Name: src.Name, Date: o.Date, Reason: "a back door"})
+	})
+	_, err := run(t, b, drv.Name)
+	suite.Want(t, err, "recalled")
+	d.Order(func(o *trust.Orders) {
+		o.Recalls = append(o.Recalls, trust.Recall{SHA256: drv.SHA256, Name: drv.Name, Date: o.Date, Reason: "a back door"})
+	})
+	_, err = run(t, b, drv.Name)
+	suite.Want(t, err, "recalled")
 }
 
 func at(path string) func(*depot, enclavetest.Content, enclavetest.Content) string {

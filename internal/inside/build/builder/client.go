@@ -23,6 +23,7 @@ import (
 const (
 	maxRoots         = 10_000
 	maxRootNote      = trust.MaxRootSize + 128<<10
+	maxOrdersNote    = trust.MaxOrdersSize + 128<<10
 	maxAllowlistNote = trust.MaxListSize + 128<<10
 	maxHead          = 4 << 10
 	maxEvidenceBody  = 64*(statement.MaxEnvelopeSize*4/3+16) + 4096
@@ -135,6 +136,7 @@ type head struct {
 	Enclave   string `json:"enclave"`
 	Track     string `json:"track"`
 	Root      int64  `json:"root"`
+	Orders    int64  `json:"orders"`
 	Allowlist int64  `json:"allowlist"`
 }
 
