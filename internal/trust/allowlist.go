@@ -80,7 +80,11 @@ func (a *Allowlist) BySHA256(d Digest) (Item, bool) {
 
 // ParseAllowlist checks the form of an allowlist's text, and nothing of who signed it.
 func ParseAllowlist(text []byte) (*Allowlist, error) {
-	a, s, err := parseHead(text)
+	s, err := NewScanner("allowlist", text, MaxListSize)
+	if err != nil {
+		return nil, err
+	}
+	a, err := parseHead(s)
 	if err != nil {
 		return nil, err
 	}
@@ -91,14 +95,10 @@ func ParseAllowlist(text []byte) (*Allowlist, error) {
 }
 
 // parseHead reads an allowlist up to its first class or item.
-func parseHead(text []byte) (*Allowlist, *Scanner, error) {
-	s, err := NewScanner("allowlist", text, MaxListSize)
-	if err != nil {
-		return nil, nil, err
-	}
+func parseHead(s *Scanner) (*Allowlist, error) {
 	a := new(Allowlist)
 	if !s.Title(allowlistTitle) {
-		return nil, nil, s.Err()
+		return nil, s.Err()
 	}
 	a.Enclave = s.Word("enclave")
 	a.Track = s.Word("track")
@@ -107,7 +107,7 @@ func parseHead(text []byte) (*Allowlist, *Scanner, error) {
 	a.Root = s.Number("root")
 	a.Orders = s.Count("orders")
 	a.Previous = s.Previous("previous", a.Version == 1)
-	return a, s, s.Err()
+	return a, s.Err()
 }
 
 // parseBody reads what stands behind the head.
@@ -134,11 +134,12 @@ func OpenAllowlist(msg []byte, root *Root, orders *Orders) (a *Allowlist, person
 	if !root.Opened() || orders != nil && (!orders.Opened() || orders.Enclave != root.Enclave) {
 		return nil, nil, ErrNotOpened
 	}
-	text, _, err := SplitNote("allowlist", msg, MaxListSize)
+	text, lines, err := SplitNote("allowlist", msg, MaxListSize)
 	if err != nil {
 		return nil, nil, err
 	}
-	a, s, err := parseHead(text)
+	s := scanChecked("allowlist", text)
+	a, err = parseHead(s)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,7 +147,7 @@ func OpenAllowlist(msg []byte, root *Root, orders *Orders) (a *Allowlist, person
 	var wg sync.WaitGroup
 	var n *Note
 	var unsigned error
-	wg.Go(func() { n, unsigned = openNote("allowlist", msg, MaxListSize, root.Signers(ContextAllowlist, a.Date)) })
+	wg.Go(func() { n, unsigned = verifyNote("allowlist", text, lines, root.Signers(ContextAllowlist, a.Date)) })
 	err = a.parseBody(s, text)
 	wg.Wait()
 	if err != nil {

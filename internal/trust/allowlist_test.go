@@ -2,7 +2,6 @@ package trust
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"strconv"
 	"strings"
 	"testing"
@@ -321,44 +320,6 @@ func TestSuccessorAndFloor(t *testing.T) {
 	}
 	_, err = f4.AcceptAllowlist(two)
 	wantCodes(t, err, "allowlist-rollback")
-}
-
-func BenchmarkAllowlist(b *testing.B) {
-	e := newEnclave(b)
-	root := e.open(e.root())
-	text := testAllowlist(100_000).Text()
-	msg := e.sign(text, "rada/allowlist", "remy/allowlist")
-	b.Run("parse", func(b *testing.B) {
-		b.SetBytes(int64(len(text)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := ParseAllowlist(text); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("open", func(b *testing.B) {
-		b.SetBytes(int64(len(msg)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, _, err := OpenAllowlist(msg, root, nil); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	// What no reader can go below: the two signatures over the same bytes.
-	b.Run("signatures-alone", func(b *testing.B) {
-		b.SetBytes(int64(len(text)))
-		k := e.key("rada/allowlist")
-		sig := signRaw(k, text)
-		for b.Loop() {
-			for range 2 {
-				if !ed25519.Verify(k.VKey().Public, text, sig) {
-					b.Fatal()
-				}
-			}
-		}
-	})
 }
 
 // The quick check of a name and the one that makes a path agree.

@@ -57,6 +57,11 @@ func openNote(doc string, msg []byte, limit int, known []VKey) (*Note, error) {
 	if err != nil {
 		return nil, err
 	}
+	return verifyNote(doc, text, lines, known)
+}
+
+// verifyNote is openNote for what [SplitNote] took apart.
+func verifyNote(doc string, text []byte, lines []string, known []VKey) (*Note, error) {
 	verifiers := make(map[keyHash]VKey, len(known))
 	for _, k := range known {
 		h := keyHash{k.Name, k.Hash()}
@@ -134,7 +139,7 @@ type keyHash struct {
 func (h keyHash) String() string { return fmt.Sprintf("%s+%08x", h.name, h.hash) }
 
 // SplitNote takes a note apart without verifying anything: the text, and the
-// signature lines without LF.
+// signature lines without LF, whose form alone is checked.
 func SplitNote(doc string, msg []byte, limit int) (text []byte, lines []string, err error) {
 	i := bytes.LastIndex(msg, []byte("\n\n"))
 	if i < 0 || msg[len(msg)-1] != '\n' {
@@ -144,15 +149,24 @@ func SplitNote(doc string, msg []byte, limit int) (text []byte, lines []string, 
 	if len(text) > limit {
 		return nil, nil, Refuse(doc+"-size", doc, "text of %d bytes, more than %d", len(text), limit)
 	}
-	if off, fault := checkText(text); fault != "" {
-		return nil, nil, Refuse(doc+"-syntax", doc, "%s", fault).At(off)
-	}
 	if len(sigs) == 0 || len(sigs) > maxSigBlock {
 		return nil, nil, Refuse(doc+"-note", doc, "signatures of %d bytes, want 1 to %d", len(sigs), maxSigBlock)
 	}
 	lines = strings.Split(strings.TrimSuffix(string(sigs), "\n"), "\n")
 	if len(lines) > MaxSignatures {
 		return nil, nil, Refuse(doc+"-note", doc, "%d signatures, more than %d", len(lines), MaxSignatures)
+	}
+	var bad Refusals
+	for _, line := range lines {
+		if err := CheckLine(line); err != nil {
+			bad.Add(Refuse(doc+"-note", doc, "%v", err))
+		}
+	}
+	if len(bad) > 0 {
+		return nil, nil, bad
+	}
+	if off, fault := checkText(text); fault != "" {
+		return nil, nil, Refuse(doc+"-syntax", doc, "%s", fault).At(off)
 	}
 	return text, lines, nil
 }

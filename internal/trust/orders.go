@@ -3,9 +3,11 @@ package trust
 import (
 	"cmp"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -14,6 +16,7 @@ const (
 	MaxOrders     = 100_000  // lines of a body
 	MaxOrdersSize = 64 << 20 // bytes of a text
 	treeHashLen   = 32       // bytes of a ledger's root hash
+	orderLine     = 120      // bytes that a line rarely has fewer than
 )
 
 // Orders are what the officers of an enclave have ordered: a numbered state, like an allowlist, and stronger than every allowlist. To make
@@ -96,54 +99,74 @@ const (
 	orderSettled    = "settled"
 )
 
-func (b BreakGlass) line() string {
-	return fmt.Sprintf("%s %s %s %s %s %s", orderBreakGlass, b.Track, FormatDate(b.Until), b.Item, FormatDate(b.Date), b.Reason)
+// appendReason appends the end of a line: a space, the date, the reason.
+func appendReason(b []byte, date time.Time, reason string) []byte {
+	b = append(b, ' ')
+	b = appendDate(b, date)
+	b = append(b, ' ')
+	return append(b, reason...)
 }
-func (l Lost) line() string {
-	return fmt.Sprintf("%s %d %s %s", orderLost, l.Shipment, FormatDate(l.Date), l.Reason)
+
+func (g BreakGlass) append(b []byte) []byte {
+	b = append(append(b, orderBreakGlass+" "...), g.Track...)
+	b = append(appendDate(append(b, ' '), g.Until), ' ')
+	return appendReason(g.Item.append(b), g.Date, g.Reason)
 }
-func (r Recall) line() string {
-	return fmt.Sprintf("%s %s %s %s %s", orderRecall, r.SHA256, r.Name, FormatDate(r.Date), r.Reason)
+
+func (l Lost) append(b []byte) []byte {
+	return appendReason(appendNumber(append(b, orderLost+" "...), l.Shipment), l.Date, l.Reason)
 }
-func (r Restored) line() string {
-	return fmt.Sprintf("%s %d %s %s %s", orderRestored, r.Size, base64.StdEncoding.EncodeToString(r.Tree[:]), FormatDate(r.Date), r.Reason)
+
+func (r Recall) append(b []byte) []byte {
+	b = hex.AppendEncode(append(b, orderRecall+" "...), r.SHA256[:])
+	b = append(append(b, ' '), r.Name...)
+	return appendReason(b, r.Date, r.Reason)
 }
-func (s Settled) line() string {
-	return fmt.Sprintf("%s %s %s %s %s", orderSettled, s.Derivation, s.KeyID, FormatDate(s.Date), s.Reason)
+
+func (r Restored) append(b []byte) []byte {
+	b = append(appendNumber(append(b, orderRestored+" "...), r.Size), ' ')
+	return appendReason(base64.StdEncoding.AppendEncode(b, r.Tree[:]), r.Date, r.Reason)
 }
-func (d Downgrade) line() string {
-	return fmt.Sprintf("%s %s %s %s %s", orderDowngrade, d.Channel, d.Commit, FormatDate(d.Date), d.Reason)
+
+func (s Settled) append(b []byte) []byte {
+	b = append(append(append(b, orderSettled+" "...), s.Derivation...), ' ')
+	return appendReason(append(b, s.KeyID...), s.Date, s.Reason)
+}
+
+func (d Downgrade) append(b []byte) []byte {
+	b = append(append(append(b, orderDowngrade+" "...), d.Channel...), ' ')
+	return appendReason(append(b, d.Commit...), d.Date, d.Reason)
+}
+
+// An order is a line of orders.
+type order interface{ append(b []byte) []byte }
+
+// printOrders appends the lines of orders.
+func printOrders[T order](lines []string, orders []T) []string {
+	var b []byte
+	for _, o := range orders {
+		b = o.append(b[:0])
+		lines = append(lines, string(b))
+	}
+	return lines
 }
 
 // lines prints the body, sorted.
 func (o *Orders) lines() []string {
 	lines := o.kept()
-	for _, b := range o.BreakGlass {
-		lines = append(lines, b.line())
-	}
-	for _, s := range o.Settled {
-		lines = append(lines, s.line())
-	}
-	for _, d := range o.Downgrades {
-		lines = append(lines, d.line())
-	}
+	lines = printOrders(lines, o.BreakGlass)
+	lines = printOrders(lines, o.Settled)
+	lines = printOrders(lines, o.Downgrades)
 	slices.Sort(lines)
 	return lines
 }
 
 // kept prints the lines that no later version may drop.
 func (o *Orders) kept() []string {
-	var lines []string
-	for _, l := range o.Lost {
-		lines = append(lines, l.line())
-	}
-	for _, r := range o.Recalls {
-		lines = append(lines, r.line())
-	}
-	for _, r := range o.Restored {
-		lines = append(lines, r.line())
-	}
-	return lines
+	lines := make([]string, 0, len(o.Lost)+len(o.Recalls)+len(o.Restored)+len(o.BreakGlass)+len(o.Settled)+len(o.Downgrades))
+	lines = printOrders(lines, o.Lost)
+	lines = printOrders(lines, o.Recalls)
+	return printOrders(lines, o.Restored)
 }
 
 // Text prints the orders; they need not be sorted.
@@ -264,7 +287,12 @@ func ParseOrders(text []byte) (*Orders, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Orders{content: make(map[Digest]int), names: make(map[string]int), lost: make(map[int64]int)}
+	return parseOrders(s, text)
+}
+
+func parseOrders(s *Scanner, text []byte) (*Orders, error) {
+	n := min(len(s.rest)/orderLine, MaxOrders)
+	o := &Orders{content: make(map[Digest]int, n), names: make(map[string]int, n), lost: make(map[int64]int)}
 	if !s.Title(ordersTitle) {
 		return nil, s.Err()
 	}
@@ -276,12 +304,15 @@ func ParseOrders(text []byte) (*Orders, error) {
 	if s.Err() != nil {
 		return nil, s.Err()
 	}
-	p := ordersParser{Scanner: s, o: o, seen: make(map[string]bool)}
+	// Hashing the text takes as long as reading it.
+	var wg sync.WaitGroup
+	wg.Go(func() { o.digest = Sum(text) })
+	p := ordersParser{Scanner: s, o: o, seen: make(map[string]bool, n)}
 	p.body()
+	wg.Wait()
 	if s.Err() != nil {
 		return nil, s.Err()
 	}
-	o.digest = Sum(text)
 	return o, nil
 }
 
@@ -316,17 +347,8 @@ func (p *ordersParser) body() {
 	}
 }
 
-// fields cuts n fields off a line; what is left is the reason.
-func fields(s string, n int) (f []string, reason string, err error) {
-	for range n {
-		field, rest, ok := strings.Cut(s, " ")
-		if !ok || field == "" {
-			return nil, "", fmt.Errorf("want %d fields and a reason", n)
-		}
-		f, s = append(f, field), rest
-	}
-	return f, s, CheckReason(s)
-}
+// maxOrderFields is the most that orderFields says.
+const maxOrderFields = 7
 
 // orderFields says how many fields stand between the word of a line and its reason.
 func orderFields(word string) int {
@@ -347,18 +369,26 @@ func (p *ordersParser) line(off int64, line string) error {
 	if n == 0 {
 		return fmt.Errorf("want break-glass, downgrade, lost, recall, restored or settled")
 	}
-	f, reason, err := fields(rest, n)
-	if err != nil {
+	var f [maxOrderFields]string
+	for i := range n {
+		var ok bool
+		if f[i], rest, ok = strings.Cut(rest, " "); !ok || f[i] == "" {
+			return fmt.Errorf("want %d fields and a reason behind %s", n, word)
+		}
+	}
+	reason := rest
+	if err := CheckReason(reason); err != nil {
 		return err
 	}
 	date, err := ParseDate(f[n-1])
 	if err != nil {
 		return err
 	}
-	about := word + " " + strings.Join(f[:n-1], " ")
+	// What a line is about stands before its date.
+	about := line[:len(line)-len(reason)-len(f[n-1])-1]
 	switch word {
 	case orderBreakGlass:
-		err = p.breakGlass(off, f, date, reason)
+		err = p.breakGlass(off, f[:], date, reason)
 		about = word + " " + f[0] + " " + f[2] + " " + f[5] // whatever it lasts
 	case orderLost:
 		var number int64
@@ -381,7 +411,7 @@ func (p *ordersParser) line(off int64, line string) error {
 			r.Tree, err = parseTree(f[1])
 		}
 		p.o.Restored = append(p.o.Restored, r)
-		about += " " + f[2] // a backup may be needed again
+		about = line[:len(line)-len(reason)] // a backup may be needed again
 	case orderSettled:
 		s := Settled{f[0], f[1], date, reason}
 		if err = checkBase(s.Derivation); err == nil {
@@ -492,16 +522,16 @@ func OpenOrders(msg []byte, root *Root) (o *Orders, persons []string, err error)
 	if !root.Opened() {
 		return nil, nil, ErrNotOpened
 	}
-	text, _, err := SplitNote("orders", msg, MaxOrdersSize)
+	text, lines, err := SplitNote("orders", msg, MaxOrdersSize)
 	if err != nil {
 		return nil, nil, err
 	}
-	if o, err = ParseOrders(text); err != nil {
+	if o, err = parseOrders(scanChecked("orders", text), text); err != nil {
 		return nil, nil, err
 	}
 	subject := o.Subject()
 	var bad Refusals
-	n, err := openNote("orders", msg, MaxOrdersSize, root.Signers(ContextOrder, o.Date))
+	n, err := verifyNote("orders", text, lines, root.Signers(ContextOrder, o.Date))
 	if rest := bad.Merge(err); rest != nil {
 		return nil, nil, rest
 	}
@@ -595,14 +625,15 @@ func (o *Orders) CheckKept(prev *Orders) error {
 	if o.Date.Before(prev.Date) {
 		bad.Add(Refuse("orders-date", subject, "their date %s is before that of version %d, %s", FormatDate(o.Date), prev.Version, FormatDate(prev.Date)))
 	}
-	have := make(map[string]bool)
-	for _, line := range o.kept() {
-		have[line] = true
-	}
-	for _, line := range prev.kept() {
-		if !have[line] && !bad.Full() {
+	have, want := o.kept(), prev.kept()
+	slices.Sort(have)
+	slices.Sort(want)
+	for _, line := range want {
+		i, ok := slices.BinarySearch(have, line)
+		if !ok && !bad.Full() {
 			bad.Add(Refuse("orders-dropped", subject, "version %d has the line %.300q, which is never taken back", prev.Version, line))
 		}
+		have = have[i:]
 	}
 	return bad.Err()
 }

@@ -9,7 +9,7 @@ import (
 // OpenRoot opens version 1 of a root: its digest must be the one that was handed over,
 // and its own threshold of officers must have signed it.
 func OpenRoot(msg []byte, pin Pinned) (*Root, error) {
-	text, _, err := SplitNote("root", msg, MaxRootSize)
+	text, lines, err := SplitNote("root", msg, MaxRootSize)
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +24,7 @@ func OpenRoot(msg []byte, pin Pinned) (*Root, error) {
 	if r.Version != 1 {
 		return nil, Refuse("root-version", "root", "version %d where 1 must stand", r.Version)
 	}
-	n, err := openNote("root", msg, MaxRootSize, r.Signers(ContextRoot, r.Date))
+	n, err := verifyNote("root", text, lines, r.Signers(ContextRoot, r.Date))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (r *Root) Next(msg []byte) (*Root, error) {
 	if !r.Opened() {
 		return nil, ErrNotOpened
 	}
-	text, _, err := SplitNote("root", msg, MaxRootSize)
+	text, lines, err := SplitNote("root", msg, MaxRootSize)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (r *Root) Next(msg []byte) (*Root, error) {
 	}
 	subject := fmt.Sprintf("root version %d", next.Version)
 	var bad Refusals
-	n, err := openNote("root", msg, MaxRootSize, union(r.Signers(ContextRoot, next.Date), next.Signers(ContextRoot, next.Date)))
+	n, err := verifyNote("root", text, lines, union(r.Signers(ContextRoot, next.Date), next.Signers(ContextRoot, next.Date)))
 	if rest := bad.Merge(err); rest != nil {
 		return nil, rest
 	}

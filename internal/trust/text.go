@@ -91,6 +91,8 @@ func ParseDate(s string) (time.Time, error) {
 // FormatDate prints t in UTC with whole seconds.
 func FormatDate(t time.Time) string { return t.UTC().Format(dateForm) }
 
+func appendDate(b []byte, t time.Time) []byte { return t.UTC().AppendFormat(b, dateForm) }
+
 // ParseNumber parses a decimal number from 0 to limit, without sign or leading zeros.
 func ParseNumber(s string, limit int64) (int64, error) {
 	if s == "" || len(s) > 19 || len(s) > 1 && s[0] == '0' {
@@ -127,7 +129,11 @@ func CheckWord(s string) error {
 
 // CheckReason checks the reason that a person gives: 1 to [MaxReason] printable ASCII characters, no space at either end.
 func CheckReason(s string) error {
-	if s == "" || len(s) > MaxReason || strings.TrimSpace(s) != s || Printable(s, MaxReason) != s {
+	bad := s == "" || len(s) > MaxReason || s[0] == ' ' || s[len(s)-1] == ' '
+	for i := 0; i < len(s) && !bad; i++ {
+		bad = s[i]-0x20 > 0x5e
+	}
+	if bad {
 		return fmt.Errorf("reason %.80q: want 1 to %d printable ASCII characters, no space at either end", s, MaxReason)
 	}
 	return nil
@@ -186,16 +192,17 @@ type Scanner struct {
 // NewScanner starts reading a text of at most limit bytes. The text as a whole is
 // checked first: printable ASCII, each line ended, none empty.
 func NewScanner(doc string, text []byte, limit int) (*Scanner, error) {
-	s := &Scanner{doc: doc}
 	if len(text) > limit {
-		return nil, s.refuse("size", 0, "%d bytes, more than %d", len(text), limit)
+		return nil, Refuse(doc+"-size", doc, "%d bytes, more than %d", len(text), limit)
 	}
 	if off, fault := checkText(text); fault != "" {
-		return nil, s.refuse("syntax", off, "%s", fault)
+		return nil, Refuse(doc+"-syntax", doc, "%s", fault).At(off)
 	}
-	s.rest = string(text)
-	return s, nil
+	return scanChecked(doc, text), nil
 }
+
+// scanChecked is NewScanner for a text that [SplitNote] has checked.
+func scanChecked(doc string, text []byte) *Scanner { return &Scanner{doc: doc, rest: string(text)} }
 
 // checkText checks that a text is printable ASCII in lines that are ended and not
 // empty. It returns "" or what is wrong, and where.

@@ -267,6 +267,12 @@ func (c *corpus) listCases() {
 	c.judge("allowlist", "N4", "all", "all at once", c.note(changed(func(a *trust.Allowlist) { a.Enclave, a.Root, a.Orders = "keep", 2, 1 }), "rada/allowlist"), "allowlist-enclave", "allowlist-root", "allowlist-orders", "allowlist-threshold")
 	c.judge("allowlist", "N4", "form-only", "of a list with a wrong signature and a wrong line only the line is said", trust.JoinNote(sub("root 1\n", "root 0\n"), c.lineOf(c.e.Key("rada/allowlist").VKey(), make([]byte, 64))), "allowlist-syntax")
 
+	malformed := "— zora/allowlist AAAA"
+	c.judge("allowlist", "N4", "note-first", "a malformed signature line is said before a wrong line", trust.JoinNote(sub("root 1\n", "root 0\n"), c.line(text, c.e.Key("rada/allowlist")), malformed), "allowlist-note")
+	c.judge("allowlist", "N4", "text-first", "a letter that is not ASCII is said before a wrong line", c.note(sub("root 1\n", "root é\n"), "rada/allowlist"), "allowlist-syntax")
+	c.judge("allowlist", "N1", "note-two-lines", "two malformed signature lines", trust.JoinNote(text, malformed, malformed), "allowlist-note", "allowlist-note")
+	c.judge("allowlist", "N4 A6", "opened-first", "whether it follows is not asked of a list that too few have signed", c.note(c.nextList(func(a *trust.Allowlist) { a.Previous = trust.Sum(nil) }).Text(), "rada/allowlist"), "allowlist-threshold").Follows = listFile
+
 	follow := func(name, about string, change func(a *trust.Allowlist), codes ...string) *vector {
 		v := c.judge("allowlist", "A6", name, about, c.note(c.nextList(change).Text(), reviewers...), codes...)
 		v.Accepted, v.Follows = []string{listFile}, listFile
