@@ -1,6 +1,10 @@
 package signature
 
-import "sallyport/guix/sexp"
+import (
+	"fmt"
+
+	"sallyport/guix/sexp"
+)
 
 // An ACL is an access control list: the keys whose signatures are believed.
 // The zero ACL holds none.
@@ -70,6 +74,10 @@ func ParseACL(text []byte) (ACL, error) {
 			return ACL{}, err
 		}
 		acl.add(key, verifier)
+	}
+	// In canonical form a list of long keys takes half as many octets as Bytes gives it.
+	if n := len(acl.Bytes()); n > sexp.MaxSize {
+		return ACL{}, &Error{0, CodeBadACL, fmt.Sprintf("printed as Guix does, the list has %d bytes, more than the %d that are read", n, sexp.MaxSize)}
 	}
 	return acl, nil
 }

@@ -593,6 +593,36 @@ func TestACL(t *testing.T) {
 	signature.NewACL(signature.PublicKey{})
 }
 
+// A list that is read can be printed and read again, also if its canonical form is much shorter than what Guix prints.
+func TestACLSize(t *testing.T) {
+	rnd := random("acl")
+	entries := []sexp.Value{sexp.Atom("acl")}
+	list := func(values ...sexp.Value) sexp.Value { return sexp.List(values...) }
+	for size := 0; size < sexp.MaxSize-1200; {
+		n := make([]byte, signature.MaxRSABits/8)
+		rnd.Read(n)
+		n[0] |= 0x80
+		n[len(n)-1] |= 1
+		key := list(sexp.Atom("public-key"), list(sexp.Atom("rsa"), list(sexp.Atom("n"), sexp.Atom("\x00"+string(n))), list(sexp.Atom("e"), sexp.Atom("\x01\x00\x01"))))
+		entries = append(entries, list(sexp.Atom("entry"), key, list(sexp.Atom("tag"), list(sexp.Atom("guix"), sexp.Atom("import")))))
+		size = len(list(entries...).Canonical())
+		text := list(entries...).Canonical()
+		if len(entries)%20 != 0 && size < sexp.MaxSize-1200 {
+			continue
+		}
+		acl, err := signature.ParseACL(text)
+		if err != nil {
+			if codeOf(t, err) != signature.CodeBadACL || 2*len(text) < sexp.MaxSize {
+				t.Errorf("%d keys, %d bytes: %v", len(entries)-1, len(text), err)
+			}
+			continue
+		}
+		if again, err := signature.ParseACL(acl.Bytes()); err != nil || len(again.Keys()) != len(entries)-1 {
+			t.Errorf("%d keys, %d bytes, printed: %v", len(entries)-1, len(text), err)
+		}
+	}
+}
+
 func TestErrorText(t *testing.T) {
 	_, err := signature.Parse([]byte("(signature x () ())"))
 	if want := "guix signature: byte 11: malformed-signature: signature consists of one each of data, sig-val, public-key"; fmt.Sprint(err) != want {
