@@ -506,7 +506,11 @@ func (z *Zone) tileData(ctx context.Context, t tlog.Tile) ([]byte, error) {
 
 // leaves reads n entries from the catalog.
 func (z *Zone) leaves(ctx context.Context, first int64, n int) ([][]byte, error) {
-	rows, err := z.catalog.readers.QueryContext(ctx, "SELECT idx, leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx", first, first+int64(n))
+	return readLeaves(ctx, z.catalog.readers, first, n)
+}
+
+func readLeaves(ctx context.Context, q Querier, first int64, n int) ([][]byte, error) {
+	rows, err := q.QueryContext(ctx, "SELECT idx, leaf FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx", first, first+int64(n))
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ import (
 // ErrNoRoot is returned, wrapped, where a zone has no root yet.
 var ErrNoRoot = errors.New("the zone has no root yet; `trust accept --fingerprint FINGERPRINT FILE` takes version 1 with the fingerprint from paper")
 
-// settingPin is the digest of version 1.
-const settingPin = "root-pin"
+// SettingPin names the setting with the digest of the first root.
+const SettingPin = "root-pin"
 
 // Root returns the newest root, verified from the pinned digest on through every version.
 func (z *Zone) Root() (*trust.Root, error) {
@@ -59,12 +59,12 @@ func (z *Zone) readRoot(ctx context.Context, q Querier, known *trust.Root) (*tru
 		}
 		if root == nil {
 			var text string
-			if err := q.QueryRowContext(ctx, "SELECT value FROM setting WHERE name = ?", settingPin).Scan(&text); err != nil {
-				return nil, fmt.Errorf("catalog: %s: %w", settingPin, err)
+			if err := q.QueryRowContext(ctx, "SELECT value FROM setting WHERE name = ?", SettingPin).Scan(&text); err != nil {
+				return nil, fmt.Errorf("catalog: %s: %w", SettingPin, err)
 			}
 			pin, err := trust.ParseDigest(text)
 			if err != nil {
-				return nil, fmt.Errorf("catalog: %s: %w", settingPin, err)
+				return nil, fmt.Errorf("catalog: %s: %w", SettingPin, err)
 			}
 			root, err = trust.OpenRoot(note, pin)
 			if err != nil {
@@ -103,7 +103,7 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trus
 			if root, err = trust.OpenRoot(msg, pin); err != nil {
 				return err
 			}
-			if err := tx.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", settingPin, root.Digest().String()); err != nil {
+			if err := tx.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", SettingPin, root.Digest().String()); err != nil {
 				return err
 			}
 		case err != nil:
@@ -163,13 +163,13 @@ func changes(old, root *trust.Root) []any {
 // CheckPin demands that the zone's chain of roots begins with the one whose digest came on paper. The zone keeps that digest too, but in the catalog, which
 // root on the station can edit together with the whole chain: who signs or serves by the root asks for the paper.
 func (z *Zone) CheckPin(ctx context.Context, paper trust.Pinned) error {
-	text, err := Setting(ctx, z.catalog.readers, settingPin)
+	text, err := Setting(ctx, z.catalog.readers, SettingPin)
 	if err != nil {
 		return fmt.Errorf("catalog: %w", err)
 	}
 	first, err := trust.ParseDigest(text)
 	if err != nil {
-		return fmt.Errorf("catalog: %s: %w", settingPin, err)
+		return fmt.Errorf("catalog: %s: %w", SettingPin, err)
 	}
 	if !paper.Matches(first) {
 		return trust.Refuse("root-pin", "root", "the zone's first root is %s (%s), on paper stands %s", trust.Fingerprint(first), first, paper).

@@ -213,7 +213,7 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 	if err := durable.SyncDir(durable.OS{}, dir); err != nil {
 		return err
 	}
-	z, err := open(ctx, dir, Options{Clock: clock, Rand: rand}, empty)
+	z, err := open(ctx, dir, Options{Clock: clock, Rand: rand}, openHow{first: empty})
 	if err != nil {
 		return err
 	}
@@ -228,12 +228,18 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 // Open opens a zone, publishes what was committed before a crash, and removes
 // the temporary files of dead processes.
 func Open(ctx context.Context, dir string, opts Options) (*Zone, error) {
-	return open(ctx, dir, opts, nil)
+	return open(ctx, dir, opts, openHow{})
 }
 
-// open is Open; first is the checkpoint of the empty tree while the zone is being made.
-func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone, err error) {
-	dir, err = filepath.Abs(dir)
+// openHow tells apart the ways to open a zone.
+type openHow struct {
+	first  []byte // the checkpoint of the empty tree, while the zone is being made
+	locked bool   // the caller has the catalog's lock alone
+}
+
+// newZone reads what a zone has beside its catalog. It takes no lock.
+func newZone(dir string, opts Options) (*Zone, error) {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -271,16 +277,26 @@ func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone,
 	if z.key.Name() != z.Config.Origin() {
 		return nil, fmt.Errorf("zone: zone.toml says %s, but the ledger is %s: kind and enclave are fixed when a zone is made", z.Config.Origin(), z.key.Name())
 	}
-	if z.useFile, err = useCatalog(dir, syscall.LOCK_SH); err != nil {
+	z.CAS, err = cas.OpenCalls(filepath.Join(dir, casDir), z.calls)
+	return z, err
+}
+
+// open is Open in one of its ways.
+func open(ctx context.Context, dir string, opts Options, how openHow) (_ *Zone, err error) {
+	z, err := newZone(dir, opts)
+	if err != nil {
 		return nil, err
 	}
+	dir = z.Dir
 	defer func() {
 		if err != nil {
 			z.release()
 		}
 	}()
-	if z.CAS, err = cas.OpenCalls(filepath.Join(dir, casDir), z.calls); err != nil {
-		return nil, err
+	if !how.locked {
+		if z.useFile, err = useCatalog(dir, syscall.LOCK_SH); err != nil {
+			return nil, err
+		}
 	}
 	if z.publishFile, err = os.OpenFile(filepath.Join(dir, lockDir, publishLock), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
@@ -295,8 +311,8 @@ func open(ctx context.Context, dir string, opts Options, first []byte) (_ *Zone,
 	if err := z.statements.prepare(ctx, z.catalog.writer); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	if first != nil {
-		if _, err := z.catalog.writer.ExecContext(ctx, "INSERT INTO checkpoint (size, note, time) VALUES (0, ?, '')", first); err != nil {
+	if how.first != nil {
+		if _, err := z.catalog.writer.ExecContext(ctx, "INSERT INTO checkpoint (size, note, time) VALUES (0, ?, '')", how.first); err != nil {
 			return nil, fmt.Errorf("catalog: %w", err)
 		}
 	}
