@@ -22,7 +22,7 @@ import (
 // returned, so that a crash cannot make it forget what it has vouched for. A
 // missing file means that it has seen nothing yet. public is the log's
 // published directory (the one with `checkpoint` in it).
-func Witness(state string, public fs.FS, log trust.VKey, key *trust.Key, now time.Time) ([]byte, error) {
+func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now time.Time) ([]byte, error) {
 	// One run at a time: two could cosign two continuations of the same state.
 	lock, err := os.OpenFile(state+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

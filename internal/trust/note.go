@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"filippo.io/mldsa"
 )
 
 // The first lines of the documents that are notes.
@@ -225,10 +227,27 @@ func CosignText(text []byte, s Signer, at time.Time) (line string, err error) {
 	return sigLine(s.VKey(), sig), nil
 }
 
+const proofText = "sallyport proof of possession v1\n"
+
+// Proof is what a key signs to show that it can sign in a context. No document begins so: the signature is worth nothing else.
+func Proof(c Context) []byte {
+	if c == ContextWitness {
+		return cosigned(0, []byte(proofText))
+	}
+	return []byte(proofText)
+}
+
 // sigLine prints a signature line.
 func sigLine(k VKey, sig []byte) string {
 	blob := binary.BigEndian.AppendUint32(nil, k.Hash())
 	return sigPrefix + k.Name + " " + base64.StdEncoding.EncodeToString(append(blob, sig...))
+}
+
+// LineOf returns the name that stands in a signature line, and whether the line is no more than an additional signature, by an ML-DSA-87 key. It
+// verifies nothing: the length of the signature tells.
+func LineOf(line string) (name string, additional bool, err error) {
+	h, sig, err := parseSigLine(line)
+	return h.name, len(sig) == mldsa.MLDSA87SignatureSize, err
 }
 
 // JoinNote puts a note together from its text and signature lines.

@@ -361,6 +361,15 @@ func SSHFingerprint(wire []byte) string {
 	return "SHA256:" + base64.RawStdEncoding.EncodeToString(h[:])
 }
 
+// SSHAlgorithm returns the algorithm in front of an SSH public key in its wire form, empty if there is none.
+func SSHAlgorithm(wire []byte) string {
+	r := &sshReader{b: wire}
+	if a := string(r.string(maxSSHWord)); Printable(a, maxSSHWord) == a {
+		return a
+	}
+	return ""
+}
+
 // FromSSH names an SSH public key in its wire form. For sums and for a witness it must be an Ed25519 key. Otherwise an Ed25519 or a P-256 key becomes one of kind
 // ed25519 or p256, which sign texts as they are, unless wrap is set; a security key, and any with wrap, becomes one of kind sshsig.
 func FromSSH(name string, wire []byte, wrap bool) (RootKey, error) {

@@ -194,9 +194,12 @@ func (e *Env) report(err error) int {
 		fmt.Fprintf(e.Stderr, "%s: %s\n", e.Program, err)
 		var h *HintError
 		var w *WaitingError
+		var r interface{ Remedy() string }
 		switch {
 		case errors.As(err, &h):
 			fmt.Fprintf(e.Stderr, "hint: %s\n", h.Hint)
+		case errors.As(err, &r) && r.Remedy() != "":
+			fmt.Fprintf(e.Stderr, "hint: %s\n", r.Remedy())
 		case errors.As(err, &w) && w.Hint != "":
 			fmt.Fprintf(e.Stderr, "hint: %s\n", w.Hint)
 		}

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/term"
 
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/agent"
 )
 
 var randReader = rand.Reader
@@ -50,21 +53,75 @@ func (e *Env) Zone(ctx context.Context, kinds ...string) (*store.Zone, error) {
 	return nil, errors.Join(err, z.Close())
 }
 
-// Key reads a person's key file, asking for its passphrase when it has one: from the file that SALLYPORT_PASSPHRASE_FILE names, else at the
-// terminal.
-func (e *Env) Key(path string) (*trust.Key, error) {
-	if path == "" {
-		return nil, Usage("no key: give --key FILE")
+// agentPrefix is what stands in front of a public key file whose secret half is in an ssh-agent.
+const agentPrefix = "agent:"
+
+// Key returns the signer that --key names: a key file, whose passphrase is asked for when it has one (of the file that SALLYPORT_PASSPHRASE_FILE names, else at the
+// terminal), or agent:PUBFILE, a key that the ssh-agent at SSH_AUTH_SOCK holds. It signs until ctx ends.
+func (e *Env) Key(ctx context.Context, name string) (trust.Signer, error) {
+	if name == "" {
+		return nil, Usage("no key: give --key FILE or --key agent:PUBFILE")
 	}
-	data, err := ReadBounded(path, 64<<10)
+	if public, ok := strings.CutPrefix(name, agentPrefix); ok {
+		line, err := ReadPublic(public)
+		if err != nil {
+			return nil, err
+		}
+		a, err := e.Agent()
+		if err != nil {
+			return nil, err
+		}
+		return a.Key(ctx, line)
+	}
+	data, err := ReadBounded(name, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}
-	k, err := trust.ParseKey(data, func() ([]byte, error) { return e.passphrase("passphrase of " + path + ": ") })
+	defer clear(data)
+	k, err := trust.ParseKey(data, func() ([]byte, error) { return e.passphrase("passphrase of " + name + ": ") })
 	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, err)
+		err = fmt.Errorf("key %s: %w", name, err)
+		if _, public := trust.ParsePublic(data); public == nil {
+			err = WithHint(err, "this is a public key; if an ssh-agent holds its secret half, give --key %s%s", agentPrefix, name)
+		}
+		return nil, err
 	}
 	return k, nil
+}
+
+// maxKeyFile bounds what is read of a file that should be a key. Larger ones are said to be none.
+const maxKeyFile = 64 << 10
+
+// KeyPath makes the file in a name as [Env.Key] takes it absolute.
+func KeyPath(name string) (string, error) {
+	public, ok := strings.CutPrefix(name, agentPrefix)
+	abs, err := filepath.Abs(public)
+	if ok {
+		abs = agentPrefix + abs
+	}
+	return abs, err
+}
+
+// ReadPublic reads a .pub file.
+func ReadPublic(file string) (trust.RootKey, error) {
+	data, err := ReadBounded(file, maxKeyFile)
+	if err != nil {
+		return trust.RootKey{}, err
+	}
+	k, err := trust.ParsePublic(data)
+	if err != nil {
+		return trust.RootKey{}, fmt.Errorf("%s: %w", file, err)
+	}
+	return k, nil
+}
+
+// Agent returns the ssh-agent at SSH_AUTH_SOCK.
+func (e *Env) Agent() (*agent.Agent, error) {
+	socket := e.Getenv("SSH_AUTH_SOCK")
+	if socket == "" {
+		return nil, WithHint(errors.New("no ssh-agent: SSH_AUTH_SOCK is not set"), "start one with: eval $(ssh-agent), then ssh-add FILE, or ssh-add -s LIBRARY for a card")
+	}
+	return agent.Open(socket), nil
 }
 
 // NewPassphrase asks twice for the passphrase of a new key. The caller wipes it.

@@ -28,6 +28,7 @@ import (
 	"sallyport/guix/nar"
 	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
+	"sallyport/internal/trust"
 )
 
 const vectors = "../../../vectors/"
@@ -424,7 +425,11 @@ func TestKeyVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.write("dev.pub", []byte("narinfo dev "+k.Hex()+"\n"))
-	w.write("carol.pub", []byte("manifest carol x\n"))
+	carol, err := trust.GenerateKey(strings.NewReader(strings.Repeat("c", 32)), "carol/manifest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("carol.pub", []byte(carol.RootKey().Line()+"\n"))
 	w.keep([]promise{
 		{"a track's", []string{"key", "show", "$D/dev.pub"}, 0, "narinfo     dev              " + k.Hex() + "\n", "", nil},
 		{"a track's as Guix has it", []string{"key", "show", "--guix", "$D/dev.pub"}, 0, string(public), "", nil},

@@ -44,7 +44,7 @@ answers with another, and 'ledger witness add' takes that in.`,
 			if err != nil {
 				return frame.Usage("--log: %v", err)
 			}
-			k, err := env.Key(keyFile)
+			k, err := env.Key(cmd.Context(), keyFile)
 			if err != nil {
 				return err
 			}
@@ -60,7 +60,7 @@ answers with another, and 'ledger witness add' takes that in.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&keyFile, "key", "", "the witness's key")
+	f.StringVar(&keyFile, "key", "", "the witness's key: a file, or agent:PUBFILE for one that an ssh-agent holds")
 	f.StringVar(&stateFile, "state", "", "file in which this witness remembers what it cosigned last")
 	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper")
 	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")
@@ -316,7 +316,7 @@ Without --key, FILE is what a witness cosigned, and is taken into the zone, as b
 			if err != nil {
 				return err
 			}
-			k, err := env.Key(keyFile)
+			k, err := env.Key(cmd.Context(), keyFile)
 			if err != nil {
 				return err
 			}
@@ -328,7 +328,7 @@ Without --key, FILE is what a witness cosigned, and is taken into the zone, as b
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&keyFile, "key", "", "the witness's key")
+	f.StringVar(&keyFile, "key", "", "the witness's key: a file, or agent:PUBFILE for one that an ssh-agent holds")
 	f.StringVar(&state, "state", "", "directory in which this witness remembers what it cosigned")
 	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper; needed the first time")
 	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")

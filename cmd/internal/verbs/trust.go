@@ -163,7 +163,7 @@ paper to everybody who has to check something: builders, hosts, auditors, the ou
 			}
 			lines := map[string]string{}
 			for _, f := range keys {
-				k, err := env.Key(f)
+				k, err := env.Key(ctx, f)
 				if err != nil {
 					return err
 				}

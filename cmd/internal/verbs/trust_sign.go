@@ -2,6 +2,7 @@ package verbs
 
 import (
 	"bufio"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -104,7 +105,7 @@ func signVerb(env *frame.Env, s *signing) *cobra.Command {
 			} else if err := s.describe(env.Stderr, in, d); err != nil {
 				return err
 			}
-			file, person, err := s.sign(env, d)
+			file, person, err := s.sign(cmd.Context(), env, d)
 			if err != nil {
 				return err
 			}
@@ -147,7 +148,7 @@ func (s *signing) rootInForce(cmd *cobra.Command, env *frame.Env) (*trust.Root, 
 }
 
 // sign makes the signature file, after the fingerprint was typed.
-func (s *signing) sign(env *frame.Env, d *ceremony.Draft) (file []byte, person string, err error) {
+func (s *signing) sign(ctx context.Context, env *frame.Env, d *ceremony.Draft) (file []byte, person string, err error) {
 	if (s.key == "") == (s.ssh == "") {
 		return nil, "", frame.Usage("give --key FILE, or --ssh-signature FILE with --public FILE")
 	}
@@ -174,7 +175,7 @@ func (s *signing) sign(env *frame.Env, d *ceremony.Draft) (file []byte, person s
 	if err := s.confirm(env, d); err != nil {
 		return nil, "", err
 	}
-	k, err := env.Key(s.key)
+	k, err := env.Key(ctx, s.key)
 	if err != nil {
 		return nil, "", err
 	}

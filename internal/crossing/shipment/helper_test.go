@@ -135,14 +135,18 @@ func (d *delivery) open(it trust.Item) (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(d.contents[it.SHA256])), nil
 }
 
-// make puts the volume together anew, signed by a collector: what [Write] must write, without its code but for the page.
-func (d *delivery) make(person string) {
+// make puts the volume together anew, signed by a collector, and by others beside: what [Write] must write, without its code but for the page.
+func (d *delivery) make(person string, beside ...trust.Signer) {
 	d.t.Helper()
-	file, err := d.manifest.Sign(testKey(d.t, person+"/manifest"))
+	file, err := d.manifest.Sign(append([]trust.Signer{testKey(d.t, person+"/manifest")}, beside...)...)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.files = map[string][]byte{fileManifest: file, fileReadme: []byte(readmeText(d.manifest, testKey(d.t, person+"/sums")))}
+	page, err := readmeText(d.manifest, file, testKey(d.t, person+"/sums"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.files = map[string][]byte{fileManifest: file, fileReadme: []byte(page)}
 	for _, it := range d.manifest.Items {
 		d.files[itemPath(it)] = bytes.Clone(d.contents[it.SHA256])
 	}

@@ -2,7 +2,9 @@ package shipment
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,14 +56,23 @@ func (m *Manifest) Text() []byte {
 	return trust.AppendItems(b, m.Items)
 }
 
-// Sign returns the manifest file: the text and the collector's signature. The items are sorted on the way.
-func (m *Manifest) Sign(k *trust.Key) ([]byte, error) {
+// Sign returns the manifest file: the text and a signature by each of the collectors' keys, one of which at least is no ML-DSA-87 key: those stand
+// beside another. The items are sorted on the way.
+func (m *Manifest) Sign(keys ...trust.Signer) ([]byte, error) {
+	if !slices.ContainsFunc(keys, func(k trust.Signer) bool { return k.VKey().Counts() }) {
+		return nil, errors.New("a manifest is signed by a collector's key, and by ML-DSA-87 keys beside it; none alone")
+	}
+	for i, k := range keys {
+		if slices.ContainsFunc(keys[:i], func(other trust.Signer) bool { return other.VKey().Equal(k.VKey()) }) {
+			return nil, fmt.Errorf("key %s is given twice", k.Name())
+		}
+	}
 	trust.SortItems(m.Items)
 	text := m.Text()
 	if _, err := ParseManifest(text); err != nil {
 		return nil, fmt.Errorf("a manifest that would be refused is not signed: %w", err)
 	}
-	file, err := trust.SignNote(text, k)
+	file, err := trust.SignNote(text, keys...)
 	if err == nil && len(file) > MaxManifest {
 		err = fmt.Errorf("a manifest of %d bytes, more than %d, would be refused", len(file), MaxManifest)
 	}

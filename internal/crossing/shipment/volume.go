@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +34,7 @@ const (
 // The volume grows in .NAME.partial beside dir: each file is synced as it is written, then the directories that name them, and the name comes
 // last. A crash before that leaves the partial directory, which the next run empties; a crash after it leaves a whole volume. A run that
 // is alive holds a lock on its partial directory, so that two of them never mix.
-func Write(ctx context.Context, dir string, m *Manifest, file []byte, open func(trust.Item) (io.ReadCloser, error), sumsKey *trust.Key, progress func(int64)) (err error) {
+func Write(ctx context.Context, dir string, m *Manifest, file []byte, open func(trust.Item) (io.ReadCloser, error), sumsKey trust.Signer, progress func(int64)) (err error) {
 	if err := writable(m, file, sumsKey); err != nil {
 		return err
 	}
@@ -82,7 +81,7 @@ func Write(ctx context.Context, dir string, m *Manifest, file []byte, open func(
 }
 
 // writable refuses, before hours are spent, to write what [Verify] would refuse.
-func writable(m *Manifest, file []byte, sumsKey *trust.Key) error {
+func writable(m *Manifest, file []byte, sumsKey trust.Signer) error {
 	if sumsKey.Context() != trust.ContextSums {
 		return fmt.Errorf("key %s is no key for sums", sumsKey.Name())
 	}
@@ -93,8 +92,11 @@ func writable(m *Manifest, file []byte, sumsKey *trust.Key) error {
 	if !bytes.Equal(text, m.Text()) {
 		return errors.New("the manifest file has another text than the manifest")
 	}
-	want := "— " + sumsKey.Person() + "/" + string(trust.ContextManifest) + " "
-	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, want) }) {
+	want := sumsKey.Person() + "/" + string(trust.ContextManifest)
+	if !slices.ContainsFunc(lines, func(l string) bool {
+		name, additional, err := trust.LineOf(l)
+		return err == nil && name == want && !additional
+	}) {
 		return fmt.Errorf("key %s: %s has not signed the manifest, and only who did may sign its sums", sumsKey.Name(), sumsKey.Person())
 	}
 	return nil
@@ -190,9 +192,12 @@ type writer struct {
 	sums512  []byte
 }
 
-func (w *writer) volume(m *Manifest, file []byte, open func(trust.Item) (io.ReadCloser, error), sumsKey *trust.Key) error {
+func (w *writer) volume(m *Manifest, file []byte, open func(trust.Item) (io.ReadCloser, error), sumsKey trust.Signer) error {
 	// In the order of the paths, which is that of the sums.
-	readme := readmeText(m, sumsKey)
+	readme, err := readmeText(m, file, sumsKey)
+	if err != nil {
+		return err
+	}
 	if err := w.covered(fileReadme, []byte(readme)); err != nil {
 		return err
 	}
@@ -307,8 +312,26 @@ func syncDir(root *os.Root, dir string) error {
 }
 
 // readmeText is the page on the disc that says how to check it without Sallyport.
-func readmeText(m *Manifest, sumsKey *trust.Key) string {
-	return fmt.Sprintf(`This is shipment %d for the enclave "%s": %d items, %d bytes.
+func readmeText(m *Manifest, file []byte, sumsKey trust.Signer) (string, error) {
+	_, lines, err := trust.SplitNote("manifest", file, MaxManifest)
+	if err != nil {
+		return "", err
+	}
+	step, more := 4, ""
+	for _, line := range lines {
+		name, additional, err := trust.LineOf(line)
+		if err != nil {
+			return "", err
+		}
+		if additional {
+			more += fmt.Sprintf(readmeMLDSA, step, name)
+			step++
+		}
+	}
+	return fmt.Sprintf(readme, m.Number, m.Enclave, len(m.Items), m.Bytes(), m.Number, sumsKey.RootKey().Key, trust.SumsComment(m.Enclave, m.Number), more, step), nil
+}
+
+const readme = `This is shipment %d for the enclave "%s": %d items, %d bytes.
 
 You can check it with tools that every system has. Stand in this directory.
 
@@ -332,9 +355,22 @@ You can check it with tools that every system has. Stand in this directory.
 
    The trusted comment must say: %s
 
-4. The file "manifest" lists what is offered: a line an item, with its sha256, its size, what it is and its name. Each
+%s%d. The file "manifest" lists what is offered: a line an item, with its sha256, its size, what it is and its name. Each
    item lies under items/, named by its sha256.
 
 The format is described in Sallyport's docs/spec/shipment.md.
-`, m.Number, m.Enclave, len(m.Items), m.Bytes(), m.Number, sumsKey.Public(), trust.SumsComment(m.Enclave, m.Number))
-}
+`
+
+// readmeMLDSA stands on the page for each signature that coreutils and minisign cannot check. The base64 in it is what stands in front of every ML-DSA-87 key
+// in DER.
+const readmeMLDSA = `%[1]d. The manifest also has an ML-DSA-87 signature by %[2]s, which is to hold against quantum computers. coreutils and minisign cannot
+   check it; OpenSSL from 3.5 on can. KEY.pub is the file with that public key, of about 3,600 bytes, which was handed over
+   before; its sha256 is on paper. The last line must say: Signature Verified Successfully
+
+       sha256sum KEY.pub
+       ( echo MIIKMjALBglghkgBZQMEAxMDggohAA== | base64 -d; cut -d + -f 3- KEY.pub | base64 -d | tail -c 2592 ) > /tmp/key.der
+       sed '/^$/,$d' manifest > /tmp/text
+       grep ' %[2]s ' manifest | cut -d ' ' -f 3 | awk 'length > 6000' | base64 -d | tail -c 4627 > /tmp/signature
+       openssl pkeyutl -verify -rawin -pubin -keyform DER -inkey /tmp/key.der -in /tmp/text -sigfile /tmp/signature -pkeyopt context-string:sallyport-manifest
+
+`

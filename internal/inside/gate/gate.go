@@ -53,7 +53,7 @@ type Gate struct {
 	Zone     *store.Zone
 	Root     *trust.Root
 	Reader   confine.Options
-	Importer *trust.Key // signs the statement "imported"
+	Importer trust.Signer // signs the statement "imported"
 	Clock    func() time.Time
 	Progress func(bytes int64, item string)
 

@@ -34,7 +34,7 @@ type Outcome struct {
 const maxAhead = time.Hour
 
 // Approve signs, with a reviewer's key, the allowlist of the track that admits the shipment. A refusal is a ledger entry.
-func (d *Desk) Approve(ctx context.Context, number int64, track string, key *trust.Key) (*Outcome, error) {
+func (d *Desk) Approve(ctx context.Context, number int64, track string, key trust.Signer) (*Outcome, error) {
 	unlock, err := d.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (d *Desk) Approve(ctx context.Context, number int64, track string, key *tru
 	return out, nil
 }
 
-func (d *Desk) approve(ctx context.Context, c *dossier, track string, key *trust.Key) (*Outcome, error) {
+func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.Signer) (*Outcome, error) {
 	if err := d.mayReview(c, track, key); err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (d *Desk) approve(ctx context.Context, c *dossier, track string, key *trust
 }
 
 // twoDoors refuses who imported an item that is to be added, with whatever shipment that was not rejected.
-func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, key *trust.Key) error {
+func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, key trust.Signer) error {
 	adds := map[string]string{}
 	for _, it := range added {
 		adds[it.SHA256.String()] = it.Name
@@ -161,7 +161,7 @@ func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, k
 }
 
 // mayReview is the separation of duties.
-func (d *Desk) mayReview(c *dossier, track string, key *trust.Key) error {
+func (d *Desk) mayReview(c *dossier, track string, key trust.Signer) error {
 	var rs trust.Refusals
 	subject := key.Name()
 	if r := d.reviewer(key); r != nil {
@@ -181,7 +181,7 @@ func (d *Desk) mayReview(c *dossier, track string, key *trust.Key) error {
 }
 
 // reviewer demands a reviewer's key, as the root in force has it.
-func (d *Desk) reviewer(key *trust.Key) *trust.Refusal {
+func (d *Desk) reviewer(key trust.Signer) *trust.Refusal {
 	switch {
 	case key.Context() != trust.ContextAllowlist:
 		return trust.Refuse("key-context", key.Name(), "a key of context %q signs no allowlist", key.Context())

@@ -12,7 +12,7 @@ import (
 
 // Reject ends a quarantined shipment with a reviewer's signed rejection: its proposals are dropped, its number is spent. One reviewer who is not the importer is
 // enough to say no. It asks for less than an approval does: a shipment whose collector or importer has left since can still be rejected.
-func (d *Desk) Reject(ctx context.Context, number int64, key *trust.Key, reason string) error {
+func (d *Desk) Reject(ctx context.Context, number int64, key trust.Signer, reason string) error {
 	unlock, err := d.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (d *Desk) Reject(ctx context.Context, number int64, key *trust.Key, reason 
 	})
 }
 
-func (d *Desk) mayReject(ctx context.Context, c *dossier, key *trust.Key) error {
+func (d *Desk) mayReject(ctx context.Context, c *dossier, key trust.Signer) error {
 	if err := d.reviewer(key); err != nil {
 		return err
 	}

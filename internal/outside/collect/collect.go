@@ -54,6 +54,7 @@ import (
 // A Collector works for one outside zone.
 type Collector struct {
 	Zone     *store.Zone
+	Root     *trust.Root // the enclave's, if the outside knows it: no shipment that it refuses gets a number
 	Reader   confine.Options
 	Clock    func() time.Time
 	Progress func(bytes int64, item string)

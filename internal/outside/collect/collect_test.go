@@ -150,7 +150,7 @@ func TestCollectAndPack(t *testing.T) {
 	if fmt.Sprint(again.Items) != fmt.Sprint(c.Items) || o.row(`SELECT count(*) FROM collected`) != "3" || o.blobs() != 4 {
 		t.Errorf("%+v", again)
 	}
-	mk, sk := enclavetest.Key(t, "carol/manifest"), enclavetest.Key(t, "carol/sums")
+	mk, sk := []trust.Signer{enclavetest.Key(t, "carol/manifest")}, enclavetest.Key(t, "carol/sums")
 	vol := filepath.Join(t.TempDir(), "volume")
 	s, err := o.Pack(t.Context(), vol, mk, sk)
 	if err != nil || s.Number != 1 || s.Items != 3 {
@@ -250,7 +250,7 @@ func TestSameContent(t *testing.T) {
 	if c := o.must(source("a", "a", "a") + source("b", "b", "b")); len(c.Items) != 2 || c.Items[0].SHA256 != c.Items[1].SHA256 {
 		t.Errorf("%+v", c.Items)
 	}
-	mk, sk := enclavetest.Key(t, "carol/manifest"), enclavetest.Key(t, "carol/sums")
+	mk, sk := []trust.Signer{enclavetest.Key(t, "carol/manifest")}, enclavetest.Key(t, "carol/sums")
 	if s, err := o.Pack(t.Context(), filepath.Join(t.TempDir(), "one"), mk, sk); err != nil || s.Items != 2 {
 		t.Fatal(s, err)
 	}

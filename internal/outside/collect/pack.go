@@ -28,7 +28,7 @@ type Shipped struct {
 // Pack makes a volume at dir of the items that were collected and not shipped yet. The number and the signed manifest are in the ledger before the
 // volume has its name: a number is never used for two manifests. If a run is cut in between, the next one finishes that very shipment, at whatever
 // directory it is given, and makes no other.
-func (c *Collector) Pack(ctx context.Context, dir string, manifestKey, sumsKey *trust.Key) (*Shipped, error) {
+func (c *Collector) Pack(ctx context.Context, dir string, manifestKeys []trust.Signer, sumsKey trust.Signer) (*Shipped, error) {
 	unlock, err := c.Zone.LockContext(ctx, "collect")
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (c *Collector) Pack(ctx context.Context, dir string, manifestKey, sumsKey *
 		return nil, err
 	}
 	if m == nil {
-		if m, file, err = c.number(ctx, manifestKey); err != nil {
+		if m, file, err = c.number(ctx, manifestKeys); err != nil {
 			return nil, err
 		}
 	}
@@ -100,7 +100,7 @@ func (c *Collector) manifest(digest string) ([]byte, error) {
 }
 
 // number gives what was collected the next number, and signs and records the manifest.
-func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manifest, []byte, error) {
+func (c *Collector) number(ctx context.Context, keys []trust.Signer) (*shipment.Manifest, []byte, error) {
 	m := &shipment.Manifest{Enclave: c.Zone.Config.Enclave, Number: 1, Date: c.Clock()}
 	q := c.Zone.Read(ctx)
 	rows, err := q.QueryContext(ctx, `SELECT sha256, size, kind, name FROM collected WHERE (sha256, name) NOT IN (SELECT sha256, name FROM shipment_item)`)
@@ -151,9 +151,14 @@ func (c *Collector) number(ctx context.Context, key *trust.Key) (*shipment.Manif
 	if err := former.Err(); err != nil {
 		return nil, nil, err
 	}
-	file, err := m.Sign(key)
+	file, err := m.Sign(keys...)
 	if err != nil {
 		return nil, nil, err
+	}
+	if c.Root != nil {
+		if _, _, err := shipment.OpenManifest(file, c.Root); err != nil {
+			return nil, nil, fmt.Errorf("the enclave would refuse the shipment, by its root version %d: %w", c.Root.Version, err)
+		}
 	}
 	digest := trust.Sum(file)
 	in, err := pending.Begin(ctx, c.Zone, stage, []trust.Digest{digest})

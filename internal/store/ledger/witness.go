@@ -18,7 +18,7 @@ import (
 // root and a larger one that does not contain the former (witness-fork). The
 // consistency proof is computed from the tiles, all of them proven to belong
 // to msg.
-func Cosign(seen Checkpoint, msg []byte, log trust.VKey, files fs.FS, key *trust.Key, now time.Time) (Checkpoint, []byte, error) {
+func Cosign(seen Checkpoint, msg []byte, log trust.VKey, files fs.FS, key trust.Signer, now time.Time) (Checkpoint, []byte, error) {
 	c, err := OpenCheckpoint(msg, log.Name, log)
 	if err != nil {
 		return Checkpoint{}, nil, err

@@ -210,6 +210,10 @@ func (k *Key) Sign(c trust.Context, message []byte) ([]byte, error) {
 	if err := trust.CheckContext(k, c); err != nil {
 		return nil, err
 	}
+	return k.sign(message)
+}
+
+func (k *Key) sign(message []byte) ([]byte, error) {
 	data := k.v.SSHData(message)
 	if len(data) > MaxMessage {
 		return nil, &Error{fmt.Errorf("key %s: %d bytes are to be signed, more than the %d that an ssh-agent takes", k.v.Name, len(data), MaxMessage),
@@ -217,7 +221,7 @@ func (k *Key) Sign(c trust.Context, message []byte) ([]byte, error) {
 	}
 	var answer []byte
 	err := k.agent.call(k.ctx, k.agent.Touch, DefaultTouch, func(c agent.Agent) error {
-		sig, err := c.Sign(&agent.Key{Format: keyFormat(k.wire), Blob: k.wire}, data)
+		sig, err := c.Sign(&agent.Key{Format: trust.SSHAlgorithm(k.wire), Blob: k.wire}, data)
 		if err == nil {
 			answer = ssh.Marshal(*sig)
 		}
@@ -233,16 +237,10 @@ func (k *Key) Sign(c trust.Context, message []byte) ([]byte, error) {
 	return sig, nil
 }
 
-// keyFormat is the algorithm in front of a public key.
-func keyFormat(wire []byte) string {
-	var k struct {
-		Format string
-		Rest   []byte `ssh:"rest"`
-	}
-	if ssh.Unmarshal(wire, &k) != nil {
-		return ""
-	}
-	return k.Format
+// Prove has the agent sign what is no document of any kind, and forgets the signature: a key that cannot sign here is found before a root has it.
+func (k *Key) Prove() error {
+	_, err := k.sign(trust.Proof(k.v.Context))
+	return err
 }
 
 // call connects, does one thing, and hangs up. Whatever happens it ends with the time or the context.

@@ -3,7 +3,6 @@ package inside
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -23,11 +22,11 @@ func builderInit(env *frame.Env) *cobra.Command {
 		Example: "  sallyport-station builder init --enclave demo --depot http://10.0.0.5:8080 --track dev --root 5f3c... --key erin.statement.key /var/lib/sallyport/builder",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			key, err := filepath.Abs(c.Key)
-			if err != nil {
-				return err
-			}
 			if c.Key != "" {
+				key, err := frame.KeyPath(c.Key)
+				if err != nil {
+					return err
+				}
 				c.Key = key
 			}
 			if err := builder.Init(args[0], c); err != nil {
@@ -41,7 +40,7 @@ func builderInit(env *frame.Env) *cobra.Command {
 	f.StringVar(&c.Depot, "depot", "", "URL of the depot")
 	f.StringVar(&c.Track, "track", "", "the track it serves")
 	f.StringVar(&c.Root, "root", "", "digest of root version 1, from paper")
-	f.StringVar(&c.Key, "key", "", "the builder's statement key")
+	f.StringVar(&c.Key, "key", "", "the builder's statement key: a file, or agent:PUBFILE for one that an ssh-agent holds")
 	f.IntVar(&c.Cores, "cores", 0, "NIX_BUILD_CORES for builds (0: all)")
 	f.IntVar(&c.UID, "uid", 0, "as root: the unprivileged user that builds run as (0: a default)")
 	f.IntVar(&c.GID, "gid", 0, "as root: and its group (0: a default)")
@@ -67,7 +66,7 @@ func buildVerb(env *frame.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if b.Key, err = env.Key(b.KeyFile()); err != nil {
+			if b.Key, err = env.Key(ctx, b.KeyFile()); err != nil {
 				return err
 			}
 			p := env.Progress("fetching inputs", 0)

@@ -31,7 +31,7 @@ func importVerb(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer z.Close()
-			key, err := env.Key(keyFile)
+			key, err := env.Key(ctx, keyFile)
 			if err != nil {
 				return err
 			}
@@ -61,6 +61,6 @@ func importVerb(env *frame.Env) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&slipFile, "slip", "", "the slip, as it came by the other way")
-	c.Flags().StringVar(&keyFile, "key", "", "the importer's statement key")
+	c.Flags().StringVar(&keyFile, "key", "", "the importer's statement key: a file, or agent:PUBFILE for one that an ssh-agent holds")
 	return c
 }

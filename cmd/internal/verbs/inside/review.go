@@ -104,10 +104,11 @@ func reviewShow(env *frame.Env) *cobra.Command {
 func reviewApprove(env *frame.Env) *cobra.Command {
 	var track, keyFile string
 	c := &cobra.Command{
-		Use:     "approve --track TRACK --key FILE NUMBER",
-		Short:   "sign the track's next allowlist, with this shipment's items in it",
-		Example: "  sallyport-station review approve --zone inside --track dev --key alice.allowlist.key 1",
-		Args:    cobra.ExactArgs(1),
+		Use:   "approve --track TRACK --key FILE NUMBER",
+		Short: "sign the track's next allowlist, with this shipment's items in it",
+		Example: "  sallyport-station review approve --zone inside --track dev --key alice.allowlist.key 1\n" +
+			"  sallyport-station review approve --zone inside --track dev --key agent:alice.allowlist.pub 1",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {
@@ -117,7 +118,7 @@ func reviewApprove(env *frame.Env) *cobra.Command {
 				return frame.Usage("--track: %v", err)
 			}
 			return desk(cmd.Context(), env, func(d *review.Desk) error {
-				key, err := env.Key(keyFile)
+				key, err := env.Key(cmd.Context(), keyFile)
 				if err != nil {
 					return err
 				}
@@ -143,7 +144,7 @@ func reviewApprove(env *frame.Env) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&track, "track", "", "the track: dev, test, prod")
-	c.Flags().StringVar(&keyFile, "key", "", "the reviewer's allowlist key")
+	c.Flags().StringVar(&keyFile, "key", "", "the reviewer's allowlist key: a file, or agent:PUBFILE for one that an ssh-agent holds")
 	return c
 }
 
@@ -163,7 +164,7 @@ func reviewReject(env *frame.Env) *cobra.Command {
 				return frame.Usage("no reason: give --reason TEXT; it becomes part of the ledger")
 			}
 			return desk(cmd.Context(), env, func(d *review.Desk) error {
-				key, err := env.Key(keyFile)
+				key, err := env.Key(cmd.Context(), keyFile)
 				if err != nil {
 					return err
 				}
@@ -174,7 +175,7 @@ func reviewReject(env *frame.Env) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&keyFile, "key", "", "the reviewer's allowlist key")
+	c.Flags().StringVar(&keyFile, "key", "", "the reviewer's allowlist key: a file, or agent:PUBFILE for one that an ssh-agent holds")
 	c.Flags().StringVar(&reason, "reason", "", "why")
 	return c
 }

@@ -2,6 +2,7 @@
 package outside
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"sallyport/cmd/internal/verbs"
 	"sallyport/internal/outside/collect"
 	"sallyport/internal/store"
+	"sallyport/internal/trust"
 )
 
 // Nouns returns the nouns of the outside. shipment is the noun whose verbs both sides have; the outside adds to it.
@@ -103,12 +105,19 @@ func collectVerb(env *frame.Env) *cobra.Command {
 }
 
 func create(env *frame.Env) *cobra.Command {
-	var key, sums, slip string
+	var keys []string
+	var sums, slip string
 	c := &cobra.Command{
-		Use:     "create --key FILE --sums-key FILE --slip FILE DIR",
-		Short:   "sign and number what was collected, and write it as a volume",
-		Example: "  sallyport shipment create --zone outside --key carol.manifest.key --sums-key carol.sums.key --slip slip-1.txt volume-1",
-		Args:    cobra.ExactArgs(1),
+		Use:   "create --key FILE ... --sums-key FILE --slip FILE DIR",
+		Short: "sign and number what was collected, and write it as a volume",
+		Long: `Sign and number what was collected, and write it as a volume.
+
+The manifest is signed with each --key: one collector's, or several collectors', and ML-DSA-87 keys beside them, which the root's 'policy mldsa' can demand. A zone
+that knows the enclave's root ('trust accept') checks before the shipment gets its number that the enclave would take the manifest.`,
+		Example: "  sallyport shipment create --zone outside --key carol.manifest.key --sums-key carol.sums.key --slip slip-1.txt volume-1\n" +
+			"  sallyport shipment create --zone outside --key carol.manifest.key --key carol.mldsa.key --sums-key carol.sums.key --slip slip-1.txt volume-1\n" +
+			"  sallyport shipment create --zone outside --key agent:carol.manifest.pub --sums-key agent:carol.sums.pub --slip slip-1.txt volume-1",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if slip == "" {
@@ -119,18 +128,29 @@ func create(env *frame.Env) *cobra.Command {
 				return err
 			}
 			defer z.Close()
-			mk, err := env.Key(key)
-			if err != nil {
+			root, err := z.Root()
+			if err != nil && !errors.Is(err, store.ErrNoRoot) {
 				return err
 			}
-			sk, err := env.Key(sums)
+			if len(keys) == 0 {
+				return frame.Usage("no key: give --key FILE or --key agent:PUBFILE")
+			}
+			var signers []trust.Signer
+			for _, k := range keys {
+				signer, err := env.Key(ctx, k)
+				if err != nil {
+					return err
+				}
+				signers = append(signers, signer)
+			}
+			sk, err := env.Key(ctx, sums)
 			if err != nil {
 				return err
 			}
 			p := env.Progress("writing the volume", 0)
 			defer p.Done()
-			c := &collect.Collector{Zone: z, Clock: env.Clock, Progress: func(n int64, item string) { p.Note(item); p.Add(n) }}
-			out, err := c.Pack(ctx, args[0], mk, sk)
+			c := &collect.Collector{Zone: z, Root: root, Clock: env.Clock, Progress: func(n int64, item string) { p.Note(item); p.Add(n) }}
+			out, err := c.Pack(ctx, args[0], signers, sk)
 			if err != nil {
 				return err
 			}
@@ -142,8 +162,8 @@ func create(env *frame.Env) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&key, "key", "", "the collector's key for manifests")
-	c.Flags().StringVar(&sums, "sums-key", "", "the collector's minisign key for sums")
+	c.Flags().StringArrayVar(&keys, "key", nil, "a collector's key for manifests: a file, or agent:PUBFILE for one that an ssh-agent holds; once for each signature")
+	c.Flags().StringVar(&sums, "sums-key", "", "the collector's minisign key for sums: a file, or agent:PUBFILE")
 	c.Flags().StringVar(&slip, "slip", "", "where to write the slip")
 	return c
 }

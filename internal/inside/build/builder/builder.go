@@ -79,7 +79,7 @@ type Builder struct {
 	timeout  time.Duration
 	silent   time.Duration
 	depot    *client
-	Key      *trust.Key
+	Key      trust.Signer
 	Clock    func() time.Time
 	Log      io.Writer // the build's output
 	Say      func(format string, args ...any)
@@ -527,7 +527,7 @@ func (b *Builder) write(ctx context.Context, drv storepath.Path, d *derivation.D
 		return nil, err
 	}
 	defer os.RemoveAll(temp)
-	r := &Result{Derivation: drv.Base(), Strays: strays(res), Dir: out, Key: b.Key.ID()}
+	r := &Result{Derivation: drv.Base(), Strays: strays(res), Dir: out, Key: b.Key.VKey().ID()}
 	outputs := map[string]any{}
 	var subjects []statement.Subject
 	for _, o := range res.Outputs {
