@@ -72,7 +72,6 @@ func TestDanger(t *testing.T) {
 	}
 
 	in := p.folder(t)
-	streamName := in.write(t, "stream", danger, 0o400)
 	harmless := in.write(t, "harmless", read(t, filepath.Join(vectorsFolder, "archives", "ok-single-file.nar")), 0o400)
 	acl := in.write(t, "acl", read(t, filepath.Join(vectorsFolder, "archives", "acl")), 0o400)
 
@@ -100,10 +99,10 @@ echo ready
 read answer
 [ "$answer" = go ]
 set +e
-guix archive --import <%s
+guix archive --import
 echo "status $?"
 echo "left" $(ls -A /gnu/store)
-echo "above" $(ls -A /gnu)`, acl, harmless, canary, streamName))
+echo "above" $(ls -A /gnu)`, acl, harmless, canary))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = 10 * time.Second
@@ -165,7 +164,8 @@ echo "above" $(ls -A /gnu)`, acl, harmless, canary, streamName))
 		}
 	}
 
-	if _, err := io.WriteString(stdin, "go\n"); err != nil {
+	// The stream is never a file that somebody else could import.
+	if _, err := stdin.Write(append([]byte("go\n"), danger...)); err != nil {
 		stop("%v", err)
 	}
 	stdin.Close()
@@ -193,6 +193,9 @@ echo "above" $(ls -A /gnu)`, acl, harmless, canary, streamName))
 	for _, place := range places {
 		after := census(t, place)
 		for name, was := range before[place] {
+			if ofTests(name) {
+				continue
+			}
 			if is, ok := after[name]; !ok || is != was {
 				t.Errorf("%s: %q was %s and is %q", place, name, was, is)
 			}
@@ -204,7 +207,7 @@ echo "above" $(ls -A /gnu)`, acl, harmless, canary, streamName))
 		still[item.String()] = true
 	}
 	for _, item := range valid {
-		if !still[item.String()] {
+		if !still[item.String()] && !ofTests(item.Base()) {
 			t.Errorf("the peer's %s is not valid any more", item)
 		}
 	}
@@ -215,7 +218,11 @@ echo "above" $(ls -A /gnu)`, acl, harmless, canary, streamName))
 		said["status"], message, len(before[places[2]]), len(valid), len(before["/gnu"]))
 }
 
-// census tells each file of a directory by its inode, mode, size, and time of change; a directory that is not there has none.
+// ofTests tells the items that tests add to the peer's store and delete again, perhaps while this one runs, and what the daemon locks.
+func ofTests(name string) bool { return strings.Contains(name, "-sallyport-") || strings.HasSuffix(name, ".lock") }
+
+// census tells each file of a directory by its inode and mode, and its size and time of change if it is no directory, which others may add to; a directory
+// that is not there has none.
 func census(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -232,7 +239,10 @@ func census(t *testing.T, dir string) map[string]string {
 			t.Fatal(err)
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		all[e.Name()] = fmt.Sprintf("%d %s %d %v", st.Ino, info.Mode(), st.Size, st.Ctim)
+		all[e.Name()] = fmt.Sprintf("inode %d %s", st.Ino, info.Mode())
+		if !info.IsDir() {
+			all[e.Name()] += fmt.Sprintf(" %d bytes %v", st.Size, st.Ctim)
+		}
 	}
 	return all
 }
