@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,14 +148,11 @@ func (z *Zone) makeCatalog(ctx context.Context, path string, public published, p
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
-	// Without a journal: a crash leaves a file that nobody looks at.
-	q := url.Values{"mode": {"rwc"}, "_pragma": {"journal_mode(OFF)", "synchronous(OFF)", "foreign_keys(ON)", "trusted_schema(OFF)"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String())
+	db, err := openAlone(path)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	db.SetMaxOpenConns(1)
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("new catalog: %w", err)
@@ -214,14 +210,7 @@ func (z *Zone) makeCatalog(ctx context.Context, path string, public published, p
 	if err := exec("COMMIT"); err != nil {
 		return err
 	}
-	var check, mode string
-	if err := conn.QueryRowContext(ctx, "PRAGMA quick_check").Scan(&check); err != nil || check != "ok" {
-		return fmt.Errorf("new catalog: check: %s: %w", check, err)
-	}
-	if err := conn.QueryRowContext(ctx, "PRAGMA journal_mode = WAL").Scan(&mode); err != nil || mode != "wal" {
-		return fmt.Errorf("new catalog: journal mode %s: %w", mode, err)
-	}
-	return nil
+	return finish(ctx, conn)
 }
 
 // copyLedger writes the published entries, all of them verified, and returns the batch on top of them and the time of the newest that the station made.
@@ -271,13 +260,17 @@ func stationTime(leaf []byte) (time.Time, bool) {
 	return t, err == nil
 }
 
-// swapCatalog gives the file at path the catalog's name, and keeps the former one.
-func swapCatalog(dir, path string) (aside string, err error) {
+func syncFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// swapCatalog gives the file at path the catalog's name, and keeps the former one.
+func swapCatalog(dir, path string) (aside string, err error) {
+	if err := syncFile(path); err != nil {
 		return "", err
 	}
 	name := filepath.Join(dir, catalogFile)

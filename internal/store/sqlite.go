@@ -17,7 +17,7 @@ import (
 //go:embed schema.sql
 var schema string
 
-// Version of the catalog's schema, in PRAGMA user_version. Another one is refused.
+// Version of the catalog's schema, in PRAGMA user_version. Another one is refused; [Upgrade] is an operator's command.
 const schemaVersion = 2
 
 const (
@@ -102,7 +102,7 @@ func openCatalog(ctx context.Context, dir string) (_ *catalog, err error) {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
 	if version != schemaVersion {
-		return nil, fmt.Errorf("catalog: schema version %d, this program knows %d", version, schemaVersion)
+		return nil, &SchemaError{version, schemaVersion}
 	}
 	if c.readers, err = sql.Open("sqlite", dsn(path, "rw", true)); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
