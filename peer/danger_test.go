@@ -219,7 +219,9 @@ echo "above" $(ls -A /gnu)`, acl, harmless, canary))
 }
 
 // ofTests tells the items that tests add to the peer's store and delete again, perhaps while this one runs, and what the daemon locks.
-func ofTests(name string) bool { return strings.Contains(name, "-sallyport-") || strings.HasSuffix(name, ".lock") }
+func ofTests(name string) bool {
+	return strings.Contains(name, "-sallyport-") || strings.HasSuffix(name, ".lock")
+}
 
 // census tells each file of a directory by its inode and mode, and its size and time of change if it is no directory, which others may add to; a directory
 // that is not there has none.
