@@ -21,6 +21,7 @@ type Progress struct {
 	total int64
 	done  int64
 	note  string
+	unit  string // of what is counted; "" for bytes
 	last  time.Time
 	drawn bool
 }
@@ -58,6 +59,21 @@ func (p *Progress) Total(n int64) {
 	p.total = n
 }
 
+// Unit says that something other than bytes is counted.
+func (p *Progress) Unit(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unit = name
+}
+
+// amount prints how much of it.
+func (p *Progress) amount(n int64) string {
+	if p.unit == "" {
+		return Bytes(n)
+	}
+	return fmt.Sprintf("%d %s", n, p.unit)
+}
+
 // Done ends the report.
 func (p *Progress) Done() {
 	p.mu.Lock()
@@ -84,9 +100,9 @@ func (p *Progress) draw(force bool) {
 	if p.total > 0 {
 		line += fmt.Sprintf(" %d%%", min(100, p.done*100/p.total))
 	}
-	line += fmt.Sprintf(" %s", Bytes(p.done))
+	line += " " + p.amount(p.done)
 	if s := now.Sub(p.start).Seconds(); s > 1 {
-		line += fmt.Sprintf(", %s/s", Bytes(int64(float64(p.done)/s)))
+		line += fmt.Sprintf(", %s/s", p.amount(int64(float64(p.done)/s)))
 	}
 	if p.note != "" {
 		line += " " + p.note
