@@ -29,6 +29,7 @@
 //	TestBuilds        the cases of vectors/builds, made by guix-daemon and by our sandbox
 //	TestScheme        what guix/scheme reads and prints, with Guile
 //	TestDaemon        guix/daemon drives guix-daemon: additions, a build, queries, deletion
+//	TestHost          inside/host judges the daemon's store beside it: items, roots, generations, a recall, and all of it read again
 //	TestDemo          a depot of the demo feeds the real daemon, which builds what our builders built
 //
 // Whatever is to leave no trace runs beside an empty store in memory
