@@ -254,3 +254,40 @@ func namespace(t *testing.T, pid, kind string) string {
 	t.Helper()
 	return must(os.Readlink(filepath.Join("/proc", pid, "ns", kind)))(t)
 }
+
+// TestCage opens the cage in three ways, and nothing is run in it.
+func TestCage(t *testing.T) {
+	start(t)
+	text := string(read(t, script))
+	for name, change := range map[string][2]string{
+		"a mount of the host's": {"\tmkdir dev/shm\n", "\tmkdir dev/shm; mount --bind /etc mnt\n"},
+		"the host below":        {"\t\tumount -l /.host\n", "\t\ttrue\n"},
+		"the host's network":    {" --pid --net ", " --pid "},
+		"the host's processes":  {" --mount --pid --net ", " --mount --net "},
+		"a store that is there": {"\tmount -t tmpfs -o mode=1775,size=", "\ttouch gnu/store/x; : "},
+		"nothing":               {"readonly suite=", "readonly suite="},
+	} {
+		opened := strings.Replace(text, change[0], change[1], 1)
+		if opened == text && change[0] != change[1] {
+			t.Fatalf("%s: no %q in the script", name, change[0])
+		}
+		file := filepath.Join(t.TempDir(), "peer")
+		if err := os.WriteFile(file, []byte(opened), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), throwawayAnswer)
+		out, err := exec.CommandContext(ctx, file, "throwaway", "echo", "it ran").CombinedOutput()
+		cancel()
+		var exit *exec.ExitError
+		switch ran := bytes.Contains(out, []byte("it ran")); {
+		case errors.As(err, &exit) && exit.ExitCode() == unavailable:
+			t.Skipf("SKIPPED: there can be no throwaway here: %s", out)
+		case change[0] == change[1]:
+			if err != nil || !ran {
+				t.Errorf("the cage itself: %v\n%s", err, out)
+			}
+		case ran || !errors.As(err, &exit) || exit.ExitCode() != statusRefused:
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}

@@ -22,6 +22,7 @@
 //	TestExport        `guix archive --import` takes our streams; what --export gives, we read, verify and write again to the same bytes
 //	TestVerdicts      the recorded verdicts of vectors/archives, with the daemon that runs now
 //	TestDanger        the one verdict that costs a daemon its store, with a daemon made for that, in a whole system of its own in memory
+//	TestCage          that system, opened in five ways: nothing is run in it then
 //	TestNarinfos      the recorded verdicts of vectors/narinfo, with the program that fetches substitutes
 //	TestSubstitute    `guix build` takes what our narinfo and nar offer, and refuses another key and other contents
 //	TestNarHash       nar hashes of random trees, with `guix hash -S nar`, `nix-hash` and `nix-store --dump`
