@@ -38,6 +38,7 @@ import (
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
+	"sallyport/internal/store/attach"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -372,7 +373,16 @@ func (e *Enclave) Volume(contents ...Content) *Volume {
 // Quarantine leaves the next shipment behind as the gate does, and returns its number.
 func (e *Enclave) Quarantine(importer string, contents ...Content) int64 {
 	e.T.Helper()
+	return e.QuarantineWith(importer, nil, contents...)
+}
+
+// QuarantineWith is Quarantine of what the inspection found something in.
+func (e *Enclave) QuarantineWith(importer string, findings []attach.Finding, contents ...Content) int64 {
+	e.T.Helper()
 	ctx := context.Background()
+	report, err := attach.Findings(findings)
+	e.must(err)
+	e.Put(report)
 	m := e.Manifest(contents...)
 	file, err := m.Sign(Key(e.T, "carol/manifest"))
 	e.must(err)
@@ -387,6 +397,13 @@ func (e *Enclave) Quarantine(importer string, contents ...Content) int64 {
 		"time": now, "zone": e.Zone.Origin(), "shipment": m.Number, "items": int64(len(m.Items)), "bytes": m.Bytes(), "person": importer}})
 	e.must(err)
 	e.Commit(func(tx *store.Tx) error {
+		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{"files": 1, "bytes": m.Bytes(), "findings": map[string]any{}, "confinement": map[string]any{},
+			"report": trust.Sum(report).String()}); err != nil {
+			return err
+		}
+		if err := tx.Attach(ctx, trust.Sum(report)); err != nil {
+			return err
+		}
 		leaf, err := tx.Append(imported)
 		if err != nil {
 			return err

@@ -19,22 +19,41 @@ import (
 
 // An Outcome says what an approval came to.
 type Outcome struct {
-	Shipment  int64    `json:"shipment"`
+	Shipment  int64    `json:"shipment,omitempty"`
+	From      string   `json:"from,omitempty"` // the track that items are promoted from
 	Track     string   `json:"track"`
 	Version   int64    `json:"version"`
 	Digest    string   `json:"allowlist"` // digest of the text
 	Persons   []string `json:"persons"`
-	Threshold int      `json:"threshold"`
+	Threshold int      `json:"threshold"` // persons; a deputy and the principal are one
 	InForce   bool     `json:"in_force"`
-	Void      []string `json:"void,omitempty"` // who signed a proposal that another root made void, and has to sign again
+	Added     int      `json:"added"`
+	Classes   []string `json:"classes,omitempty"`  // rules by which items go in
+	Left      int      `json:"left"`               // items of the shipment that stay in quarantine
+	Recalled  []string `json:"recalled,omitempty"` // items that are left out since they are recalled
+	Void      []string `json:"void,omitempty"`     // who signed a proposal that another root or other orders made void, and has to sign again
+	Cosign    int      `json:"cosign,omitempty"`   // how many witnesses must cosign it before the signer signs
 }
 
 // maxAhead is how far ahead of this machine's clock the date of a proposal may be. A list's date is never before that of the list it follows, so a date in the far
 // future would be the last one.
 const maxAhead = time.Hour
 
-// Approve signs, with a reviewer's key, the allowlist of the track that admits the shipment. A refusal is a ledger entry.
-func (d *Desk) Approve(ctx context.Context, number int64, track string, key trust.Signer) (*Outcome, error) {
+// A motion is what a reviewer wants a track's next list to be. Each reviewer's is computed from signed documents, by themselves.
+type motion struct {
+	track    string
+	shipment int64  // 0: none
+	from     string // a track; "": none
+	subject  statement.Subject
+	current  *trust.Allowlist // nil: none yet
+	added    []trust.Item
+	classes  []trust.Class
+	left     int
+	recalled []string // of the list or the shipment, and left out
+}
+
+// Approve signs, with a reviewer's key, the allowlist of the track that admits the shipment, or what the selection says of it. A refusal is a ledger entry.
+func (d *Desk) Approve(ctx context.Context, number int64, track string, key trust.Signer, sel Selection) (*Outcome, error) {
 	unlock, err := d.Zone.LockContext(ctx, stage)
 	if err != nil {
 		return nil, err
@@ -43,7 +62,7 @@ func (d *Desk) Approve(ctx context.Context, number int64, track string, key trus
 	c, err := d.open(ctx, number)
 	var out *Outcome
 	if err == nil {
-		out, err = d.approve(ctx, c, track, key)
+		out, err = d.approve(ctx, c, track, key, sel)
 	}
 	if err != nil {
 		return nil, d.refused(ctx, c, number, err)
@@ -51,34 +70,62 @@ func (d *Desk) Approve(ctx context.Context, number int64, track string, key trus
 	return out, nil
 }
 
-func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.Signer) (*Outcome, error) {
+func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.Signer, sel Selection) (*Outcome, error) {
 	if err := d.mayReview(c, track, key); err != nil {
 		return nil, err
 	}
-	current, inForce, err := d.current(ctx, track)
+	orders, err := d.Zone.Orders(ctx, d.Root)
+	if err != nil {
+		return nil, err
+	}
+	current, inForce, err := d.current(ctx, track, orders)
 	if err != nil {
 		return nil, err
 	}
 	number := c.manifest.Number
-	out := &Outcome{Shipment: number, Track: track, Persons: []string{}, Threshold: d.Root.Threshold(track)}
-	added := added(current, c.manifest)
-	if len(added) == 0 && inForce {
-		out.Version, out.Digest, out.InForce = current.Version, current.Digest().String(), true
-		return out, nil
+	m := &motion{track: track, shipment: number, subject: statement.Subject{Name: fmt.Sprintf("shipment %d", number), SHA256: c.digest}, current: current}
+	var wanted []trust.Item
+	for _, it := range added(current, c.manifest) {
+		if _, gone := orders.Recalled(it.SHA256, it.Name); gone {
+			m.recalled = append(m.recalled, it.Name)
+		} else {
+			wanted = append(wanted, it)
+		}
 	}
-	if err := d.twoDoors(ctx, number, added, key); err != nil {
+	if len(wanted) == 0 && inForce {
+		return &Outcome{Shipment: number, Track: track, Version: current.Version, Digest: current.Digest().String(), InForce: true, Persons: []string{},
+			Threshold: d.Root.ListThreshold(track, current.Items), Recalled: m.recalled}, nil
+	}
+	if err := d.choose(ctx, c, m, wanted, sel, orders); err != nil {
 		return nil, err
 	}
+	if err := d.twoDoors(ctx, number, m.added, key); err != nil {
+		return nil, err
+	}
+	if err := d.present(m.added); err != nil {
+		return nil, err
+	}
+	return d.sign(ctx, m, orders, key)
+}
+
+// present demands that the store has the content of items.
+func (d *Desk) present(items []trust.Item) error {
 	var lost trust.Refusals
-	for _, it := range c.manifest.Items {
+	for _, it := range items {
 		if size, ok := d.Zone.CAS.Has(it.SHA256); !ok || size != it.Size {
 			lost.Add(trust.Refuse("item-lost", it.Name, "its content is not in the store any more").WithHint("restore the blob from a backup, or reject the shipment and have its items sent again"))
 		}
 	}
-	if err := lost.Err(); err != nil {
+	return lost.Err()
+}
+
+// sign signs the text that a motion makes, and puts it in force with the last signature.
+func (d *Desk) sign(ctx context.Context, m *motion, orders *trust.Orders, key trust.Signer) (*Outcome, error) {
+	p, err := d.proposal(ctx, m, orders)
+	if err != nil {
 		return nil, err
 	}
-	p, err := d.proposal(ctx, c, track, current, added)
+	list, err := trust.ParseAllowlist(p.text)
 	if err != nil {
 		return nil, err
 	}
@@ -88,37 +135,48 @@ func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.
 	}
 	p.again = p.lines[key.Person()] == line
 	p.lines[key.Person()] = line
-	out.Version, out.Digest, out.Void = p.version, trust.Sum(p.text).String(), p.void
+	out := &Outcome{Shipment: m.shipment, From: m.from, Track: m.track, Version: p.version, Digest: trust.Sum(p.text).String(), Persons: []string{},
+		Threshold: d.Root.ListThreshold(m.track, list.Items), Added: len(m.added), Left: m.left, Recalled: m.recalled, Void: p.void}
+	for _, c := range m.classes {
+		out.Classes = append(out.Classes, c.Rule)
+	}
 	var all []string
+	var signers []trust.VKey
+	known := d.Root.Signers(trust.ContextAllowlist, list.Date)
 	for _, person := range slices.Sorted(maps.Keys(p.lines)) {
+		k, err := trust.VerifyLine("allowlist", p.text, p.lines[person], known)
+		if err != nil {
+			return nil, err
+		}
+		signers = append(signers, k)
 		out.Persons = append(out.Persons, person)
 		all = append(all, p.lines[person])
 	}
 	var note []byte
-	if len(out.Persons) >= out.Threshold {
+	if d.Root.Count(trust.RoleReviewer, signers) >= out.Threshold {
 		note = trust.JoinNote(p.text, all...)
 		// The very check that every verifier will make decides, not a count of rows.
-		a, persons, err := trust.OpenAllowlist(note, d.Root, nil)
+		a, persons, err := trust.OpenAllowlist(note, d.Root, orders)
 		if err == nil {
-			err = a.CheckSuccessor(current)
+			err = a.CheckSuccessor(m.current)
 		}
 		if err != nil {
 			return nil, err
 		}
-		out.InForce, out.Persons = true, persons
+		out.InForce, out.Persons, out.Cosign = true, persons, d.Root.Cosigned(m.track)
 	}
-	return out, d.commit(ctx, c, p, key.Person(), line, note, out)
+	return out, d.commit(ctx, m, p, key.Person(), line, note, out)
 }
 
-// twoDoors refuses who imported an item that is to be added, with whatever shipment that was not rejected.
+// twoDoors refuses who imported an item that is to be added, with whatever shipment that was not rejected. The shipment under review, 0 if there is none, has been
+// looked at.
 func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, key trust.Signer) error {
 	adds := map[string]string{}
 	for _, it := range added {
 		adds[it.SHA256.String()] = it.Name
 	}
-	rows, err := d.Zone.Read(ctx).QueryContext(ctx, `SELECT other.number, other.manifest, theirs.sha256 FROM shipment_item AS ours
-		JOIN shipment_item AS theirs USING (sha256) JOIN shipment AS other ON other.number = theirs.number
-		WHERE ours.number = ? AND theirs.number != ours.number AND other.state != 'rejected' ORDER BY other.number`, number)
+	rows, err := d.Zone.Read(ctx).QueryContext(ctx, `SELECT number, manifest, sha256 FROM shipment_item JOIN shipment USING (number)
+		WHERE number != ? AND state != 'rejected' ORDER BY number`, number)
 	if err != nil {
 		return err
 	}
@@ -202,12 +260,12 @@ func (d *Desk) refused(ctx context.Context, c *dossier, number int64, err error)
 
 // current opens the track's newest allowlist; nil if there is none yet. A list whose reviewers are no longer enough under the present root is not in force, but
 // the next one follows it.
-func (d *Desk) current(ctx context.Context, track string) (list *trust.Allowlist, inForce bool, err error) {
+func (d *Desk) current(ctx context.Context, track string, orders *trust.Orders) (list *trust.Allowlist, inForce bool, err error) {
 	note, err := d.Zone.Allowlist(ctx, track)
 	if err != nil || note == nil {
 		return nil, false, err
 	}
-	list, _, err = trust.OpenAllowlist(note, d.Root, nil)
+	list, _, err = trust.OpenAllowlist(note, d.Root, orders)
 	if err == nil {
 		return list, true, nil
 	}
@@ -216,7 +274,7 @@ func (d *Desk) current(ctx context.Context, track string) (list *trust.Allowlist
 		return nil, false, errors.Join(err, pastErr)
 	}
 	for _, root := range past {
-		if list, _, err := trust.OpenAllowlist(note, root, nil); err == nil {
+		if list, _, err := trust.OpenAllowlist(note, root, orders); err == nil {
 			return list, false, nil
 		}
 	}
@@ -248,15 +306,20 @@ type proposal struct {
 }
 
 // proposal computes the text to be signed. If one is open already, it must be this very text, but for the date its first reviewer gave it. One that was
-// proposed under an older root is void.
-func (d *Desk) proposal(ctx context.Context, c *dossier, track string, current *trust.Allowlist, added []trust.Item) (*proposal, error) {
+// proposed under an older root, or older orders, is void.
+func (d *Desk) proposal(ctx context.Context, m *motion, orders *trust.Orders) (*proposal, error) {
 	now := d.Clock()
-	a := &trust.Allowlist{Enclave: d.Root.Enclave, Track: track, Version: 1, Date: now, Root: d.Root.Version, Items: added}
-	if current != nil {
+	a := &trust.Allowlist{Enclave: d.Root.Enclave, Track: m.track, Version: 1, Date: now, Root: d.Root.Version, Orders: orders.Number(), Classes: m.classes, Items: m.added}
+	if orders != nil && now.Before(orders.Date) {
+		return nil, trust.Refuse("clock", "allowlist", "this machine's clock says %s, before the orders in force (%s)", trust.FormatDate(now), trust.FormatDate(orders.Date))
+	}
+	if current := m.current; current != nil {
 		var rs trust.Refusals
-		for _, it := range added {
-			if _, ok := current.ByName(it.Name); ok {
-				rs.Add(trust.Refuse("item-conflict", it.Name, "the allowlist in force has other content under this name"))
+		for _, it := range m.added {
+			if have, ok := current.ByName(it.Name); ok {
+				if _, gone := orders.Recalled(have.SHA256, ""); !gone {
+					rs.Add(trust.Refuse("item-conflict", it.Name, "the allowlist in force has other content under this name"))
+				}
 			}
 		}
 		if now.Before(current.Date) {
@@ -266,20 +329,26 @@ func (d *Desk) proposal(ctx context.Context, c *dossier, track string, current *
 			return nil, err
 		}
 		a.Version, a.Previous = current.Version+1, current.Digest()
-		a.Items = slices.Concat(current.Items, added)
+		for _, it := range current.Items {
+			if _, gone := orders.Recalled(it.SHA256, it.Name); !gone {
+				a.Items = append(a.Items, it)
+			}
+		}
 	}
 	p := &proposal{version: a.Version, lines: map[string]string{}}
 	q := d.Zone.Read(ctx)
-	var open int64
+	var open sql.NullInt64
 	var digest string
-	switch err := q.QueryRowContext(ctx, `SELECT shipment, text FROM proposal WHERE track = ?`, track).Scan(&open, &digest); {
+	switch err := q.QueryRowContext(ctx, `SELECT shipment, text FROM proposal WHERE track = ?`, m.track).Scan(&open, &digest); {
 	case errors.Is(err, sql.ErrNoRows):
 		p.text, p.isNew = a.Text(), true
 		return p, nil
 	case err != nil:
 		return nil, err
-	case open != c.manifest.Number:
-		return nil, fmt.Errorf("shipment %d is under review for track %q; approve or reject it first", open, track)
+	case open.Int64 != m.shipment && open.Int64 != 0:
+		return nil, fmt.Errorf("shipment %d is under review for track %q; approve or reject it first", open.Int64, m.track)
+	case open.Int64 != m.shipment:
+		return nil, fmt.Errorf("a promotion to track %q, or the renewal of its list, waits for signatures; 'review withdraw' ends it", m.track)
 	}
 	sum, err := trust.ParseDigest(digest)
 	if err != nil {
@@ -292,7 +361,7 @@ func (d *Desk) proposal(ctx context.Context, c *dossier, track string, current *
 	if err != nil {
 		return nil, err
 	}
-	rows, err := q.QueryContext(ctx, `SELECT person, line FROM proposal_signature WHERE track = ? ORDER BY person`, track)
+	rows, err := q.QueryContext(ctx, `SELECT person, line FROM proposal_signature WHERE track = ? ORDER BY person`, m.track)
 	if err != nil {
 		return nil, err
 	}
@@ -310,19 +379,19 @@ func (d *Desk) proposal(ctx context.Context, c *dossier, track string, current *
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	if proposed.Root < d.Root.Version {
+	if proposed.Root < d.Root.Version || proposed.Orders < orders.Number() {
 		p.void = slices.Sorted(maps.Keys(p.lines))
 		p.text, p.lines, p.isNew = a.Text(), map[string]string{}, true
 		return p, nil
 	}
 	if limit := now.Add(maxAhead); proposed.Date.After(limit) {
-		return nil, trust.Refuse("proposal-date", fmt.Sprintf("allowlist %s version %d", track, a.Version), "it is dated %s; this machine's clock says %s", trust.FormatDate(proposed.Date), trust.FormatDate(now)).
+		return nil, trust.Refuse("proposal-date", a.Subject(), "it is dated %s; this machine's clock says %s", trust.FormatDate(proposed.Date), trust.FormatDate(now)).
 			WithHint("one of two clocks is wrong, or the first reviewer wants every later list to be refused; nothing was signed")
 	}
 	a.Date = proposed.Date
 	if !bytes.Equal(a.Text(), p.text) {
-		return nil, trust.Refuse("proposal-changed", fmt.Sprintf("allowlist %s version %d", track, a.Version), "the proposed text is not the list in force and this shipment's items; nothing was signed").
-			WithHint("the catalog was changed by somebody else: tell the security officer; 'review reject' ends the proposal")
+		return nil, trust.Refuse("proposal-changed", a.Subject(), "the proposed text is not what follows from the documents and what was asked for; nothing was signed").
+			WithHint("whoever signed first selected otherwise: see 'review show'; or the catalog was changed by somebody else: tell the security officer. 'review withdraw' ends the proposal")
 	}
 	return p, nil
 }
@@ -331,7 +400,7 @@ func (d *Desk) proposal(ctx context.Context, c *dossier, track string, current *
 const stage = "review"
 
 // commit is the write that makes an approval true, and with the last one the list.
-func (d *Desk) commit(ctx context.Context, c *dossier, p *proposal, person, line string, note []byte, out *Outcome) error {
+func (d *Desk) commit(ctx context.Context, m *motion, p *proposal, person, line string, note []byte, out *Outcome) error {
 	text := trust.Sum(p.text)
 	digests := []trust.Digest{text}
 	if note != nil {
@@ -346,24 +415,36 @@ func (d *Desk) commit(ctx context.Context, c *dossier, p *proposal, person, line
 		_, err = d.Zone.CAS.PutBytes(note)
 	}
 	if err == nil {
-		err = d.Zone.Commit(ctx, func(tx *store.Tx) error { return d.write(ctx, tx, c, p, person, line, note, out) })
+		err = d.Zone.Commit(ctx, func(tx *store.Tx) error { return d.write(ctx, tx, m, p, person, line, note, out) })
 	}
 	return errors.Join(err, in.End(ctx, err))
 }
 
-func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal, person, line string, note []byte, out *Outcome) error {
+func (d *Desk) write(ctx context.Context, tx *store.Tx, m *motion, p *proposal, person, line string, note []byte, out *Outcome) error {
 	text := trust.Sum(p.text).String()
 	if p.isNew {
 		if err := tx.Exec(ctx, `DELETE FROM proposal_signature WHERE track = ?`, out.Track); err != nil {
 			return err
 		}
-		if err := tx.Exec(ctx, `INSERT OR REPLACE INTO proposal (track, version, shipment, text) VALUES (?, ?, ?, ?)`, out.Track, p.version, c.manifest.Number, text); err != nil {
+		shipment := sql.NullInt64{Int64: m.shipment, Valid: m.shipment > 0}
+		if err := tx.Exec(ctx, `INSERT OR REPLACE INTO proposal (track, version, shipment, text) VALUES (?, ?, ?, ?)`, out.Track, p.version, shipment, text); err != nil {
 			return err
 		}
 	}
 	subjects := []statement.Subject{{Name: fmt.Sprintf("allowlist %s %d", out.Track, out.Version), SHA256: trust.Sum(p.text)}}
+	// about is what entries say of the reason for a list.
+	about := func(more map[string]any) map[string]any {
+		more["track"], more["version"] = out.Track, out.Version
+		if m.shipment > 0 {
+			more["shipment"], more["left"] = m.shipment, int64(m.left)
+		}
+		if m.from != "" {
+			more["from"] = m.from
+		}
+		return more
+	}
 	if !p.again {
-		if err := tx.Statement(statement.KindApproved, subjects, map[string]any{"track": out.Track, "version": out.Version, "shipment": c.manifest.Number, "person": person, "signature": line}); err != nil {
+		if err := tx.Statement(statement.KindApproved, subjects, about(map[string]any{"person": person, "signature": line})); err != nil {
 			return err
 		}
 	}
@@ -377,15 +458,24 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, c *dossier, p *proposal,
 	for i, p := range out.Persons {
 		persons[i] = p
 	}
-	if err := tx.Statement(statement.KindAllowed, subjects, map[string]any{"track": out.Track, "version": out.Version, "shipment": c.manifest.Number, "persons": persons}); err != nil {
+	if err := tx.Statement(statement.KindAllowed, subjects, about(map[string]any{"persons": persons})); err != nil {
 		return err
+	}
+	if m.from != "" {
+		if err := tx.Statement(statement.KindReleased, subjects, map[string]any{"track": out.Track, "version": out.Version, "from": m.from}); err != nil {
+			return err
+		}
+	}
+	if m.shipment > 0 && m.left == 0 {
+		if err := tx.Exec(ctx, `UPDATE shipment SET state = 'admitted' WHERE number = ?`, m.shipment); err != nil {
+			return err
+		}
 	}
 	for _, q := range []struct {
 		sql  string
 		args []any
 	}{
 		{`INSERT INTO allowlist (track, version, digest, note) VALUES (?, ?, ?, ?)`, []any{out.Track, out.Version, text, trust.Sum(note).String()}},
-		{`UPDATE shipment SET state = 'admitted' WHERE number = ?`, []any{c.manifest.Number}},
 		{`DELETE FROM proposal_signature WHERE track = ?`, []any{out.Track}},
 		{`DELETE FROM proposal WHERE track = ?`, []any{out.Track}},
 	} {

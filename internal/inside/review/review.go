@@ -263,11 +263,17 @@ func (d *Desk) past() ([]*trust.Root, error) {
 	return chain, nil
 }
 
-// imported finds the entry by which a manifest came in: where the gate said that it lies, or else by looking through the ledger, newest first.
+// imported finds the entry by which a manifest came in.
 func (d *Desk) imported(ctx context.Context, number int64, manifest trust.Digest) (*statement.Envelope, error) {
+	return d.entry(ctx, number, manifest, statement.KindImported)
+}
+
+// entry finds the newest entry of a kind about a manifest: where the gate said that it lies, the entry of the inspection being the one before that of the import, or
+// else by looking through the ledger, newest first.
+func (d *Desk) entry(ctx context.Context, number int64, manifest trust.Digest, kind string) (*statement.Envelope, error) {
 	of := func(leaf []byte) *statement.Envelope {
 		e, err := statement.ParseEnvelope(leaf)
-		if err != nil || e.Kind() != statement.KindImported {
+		if err != nil || e.Kind() != kind {
 			return nil
 		}
 		if s := e.Unverified(); len(s.Subjects) != 1 || s.Subjects[0].SHA256 != manifest {
@@ -280,9 +286,11 @@ func (d *Desk) imported(ctx context.Context, number int64, manifest trust.Digest
 		return nil, err
 	}
 	if index, err := trust.ParseNumber(hint, math.MaxInt64); err == nil {
-		if leaf, err := d.Zone.Entry(ctx, index); err == nil {
-			if e := of(leaf); e != nil {
-				return e, nil
+		for _, i := range []int64{index, index - 1} {
+			if leaf, err := d.Zone.Entry(ctx, i); err == nil {
+				if e := of(leaf); e != nil {
+					return e, nil
+				}
 			}
 		}
 	}
@@ -303,5 +311,8 @@ func (d *Desk) imported(ctx context.Context, number int64, manifest trust.Digest
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	return nil, trust.Refuse("not-imported", "manifest "+manifest.String(), "no statement of an importer in the ledger names it")
+	if kind == statement.KindImported {
+		return nil, trust.Refuse("not-imported", "manifest "+manifest.String(), "no statement of an importer in the ledger names it")
+	}
+	return nil, trust.Refuse("not-inspected", "manifest "+manifest.String(), "no entry of the ledger says that it was inspected")
 }

@@ -21,7 +21,7 @@ func desk(e *enclavetest.Enclave) *Desk { return &Desk{Zone: e.Zone, Root: e.Roo
 
 func approve(t *testing.T, e *enclavetest.Enclave, number int64, track, key string) (*Outcome, error) {
 	t.Helper()
-	return desk(e).Approve(t.Context(), number, track, enclavetest.Key(t, key))
+	return desk(e).Approve(t.Context(), number, track, enclavetest.Key(t, key), Selection{})
 }
 
 // mustApprove approves, or fails the test.
@@ -64,6 +64,10 @@ func unchanged(t *testing.T, e *enclavetest.Enclave, do func() error, codes ...s
 // inForce opens the list in force on a track.
 func inForce(t *testing.T, e *enclavetest.Enclave, track string) (*trust.Allowlist, []string) {
 	t.Helper()
+	orders, err := e.Zone.Orders(t.Context(), e.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
 	note, err := e.Zone.Allowlist(t.Context(), track)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +75,7 @@ func inForce(t *testing.T, e *enclavetest.Enclave, track string) (*trust.Allowli
 	if note == nil {
 		return nil, nil
 	}
-	a, persons, err := trust.OpenAllowlist(note, e.Root, nil)
+	a, persons, err := trust.OpenAllowlist(note, e.Root, orders)
 	if err != nil {
 		t.Fatal(err)
 	}

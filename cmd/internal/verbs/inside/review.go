@@ -15,7 +15,7 @@ import (
 )
 
 func reviewNoun(env *frame.Env) *cobra.Command {
-	return noun("review", "persons decide what is allowed", reviewList(env), reviewShow(env), reviewApprove(env), reviewReject(env))
+	return noun("review", "persons decide what is allowed", reviewList(env), reviewShow(env), reviewClasses(env), reviewApprove(env), reviewResign(env), reviewWithdraw(env), reviewReject(env))
 }
 
 // desk opens the reviewers' desk and runs fn on it.
@@ -103,12 +103,99 @@ func reviewShow(env *frame.Env) *cobra.Command {
 
 func reviewApprove(env *frame.Env) *cobra.Command {
 	var track, keyFile string
+	var sel review.Selection
 	c := &cobra.Command{
-		Use:   "approve --track TRACK --key FILE NUMBER",
+		Use:   "approve --track TRACK --key FILE [--class RULE ...] [--item NAME ...] NUMBER",
 		Short: "sign the track's next allowlist, with this shipment's items in it",
+		Long: `Sign the track's next allowlist, with this shipment's items in it.
+
+With --class and --item only what a rule takes, or what is named, goes in; the rest stays in quarantine. A rule is signed
+with its result. A second reviewer who selects nothing signs what the first selected, computed anew. 'review classes'
+shows what rules would take.`,
 		Example: "  sallyport-station review approve --zone inside --track dev --key alice.allowlist.key 1\n" +
-			"  sallyport-station review approve --zone inside --track dev --key agent:alice.allowlist.pub 1",
+			"  sallyport-station review approve --track dev --key alice.allowlist.key --class 'kind=source,severity<=info' --item 0c0fr0...-odd.tar.gz 1",
 		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := number(args[0])
+			if err != nil {
+				return err
+			}
+			return sign(cmd.Context(), env, track, keyFile, func(d *review.Desk, key trust.Signer) (*review.Outcome, error) {
+				return d.Approve(cmd.Context(), n, track, key, sel)
+			})
+		},
+	}
+	trackFlags(c, &track, &keyFile)
+	c.Flags().StringArrayVar(&sel.Rules, "class", nil, "a rule, as in kind=source,severity<=review; an item goes in by the first that takes it")
+	c.Flags().StringArrayVar(&sel.Items, "item", nil, "the base name of an item that goes in by itself")
+	return c
+}
+
+func trackFlags(c *cobra.Command, track, keyFile *string) {
+	c.Flags().StringVar(track, "track", "", "the track: dev, test, prod")
+	c.Flags().StringVar(keyFile, "key", "", "the reviewer's allowlist key: a file, or agent:PUBFILE")
+}
+
+// sign runs a verb that signs an allowlist, and prints what came of it.
+func sign(ctx context.Context, env *frame.Env, track, keyFile string, do func(d *review.Desk, key trust.Signer) (*review.Outcome, error)) error {
+	if err := trust.CheckWord(track); err != nil {
+		return frame.Usage("track: %v", err)
+	}
+	return desk(ctx, env, func(d *review.Desk) error {
+		key, err := env.Key(ctx, keyFile)
+		if err != nil {
+			return err
+		}
+		o, err := do(d, key)
+		if err != nil {
+			return err
+		}
+		return env.Result(o, func(w io.Writer) { printOutcome(w, o) })
+	})
+}
+
+func printOutcome(w io.Writer, o *review.Outcome) {
+	if len(o.Void) > 0 {
+		fmt.Fprintf(w, "another root, or other orders, are in force since: what %s signed is void, and has to be signed again\n", strings.Join(o.Void, ", "))
+	}
+	for _, name := range o.Recalled {
+		fmt.Fprintf(w, "left out, since it is recalled: %s\n", name)
+	}
+	switch {
+	case o.InForce && len(o.Persons) == 0:
+		fmt.Fprintf(w, "allowlist %s version %d is in force and has all of it already; nothing was signed\n", o.Track, o.Version)
+		return
+	case o.InForce:
+		fmt.Fprintf(w, "allowlist %s version %d is in force (%s)\n", o.Track, o.Version, strings.Join(o.Persons, ", "))
+	default:
+		fmt.Fprintf(w, "signed; allowlist %s version %d has %d of %d signatures (%s)\n", o.Track, o.Version, len(o.Persons), o.Threshold, strings.Join(o.Persons, ", "))
+	}
+	fmt.Fprintf(w, "%d items are added", o.Added)
+	for _, rule := range o.Classes {
+		fmt.Fprintf(w, "; by the rule %s", rule)
+	}
+	if o.Left > 0 {
+		fmt.Fprintf(w, "; %d items of the shipment stay in quarantine", o.Left)
+	}
+	fmt.Fprintln(w)
+	if o.InForce && o.Cosign > 0 {
+		fmt.Fprintf(w, "before 'depot sign', %d witnesses must cosign the ledger: 'ledger witness export'\n", o.Cosign)
+	}
+}
+
+func reviewClasses(env *frame.Env) *cobra.Command {
+	var track string
+	var rules []string
+	c := &cobra.Command{
+		Use:   "classes --track TRACK [--class RULE ...] NUMBER",
+		Short: "show what rules would take of a shipment, and what would be left",
+		Long: `Show what rules would take of a shipment, and what would be left.
+
+A rule is FIELD OP VALUE, several with commas between them: kind=source, severity<=review (none, info, review, high,
+block: the worst finding of the item), size<=1000000, known=yes (allowed on another track), corroborations>=2, bound=yes.
+Without --class some are proposed, by kind and severity.`,
+		Example: "  sallyport-station review classes --zone inside --track dev 1\n  sallyport-station review classes --track dev --class 'kind=source,severity<=info' --class known=yes 1",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := number(args[0])
 			if err != nil {
@@ -118,33 +205,75 @@ func reviewApprove(env *frame.Env) *cobra.Command {
 				return frame.Usage("--track: %v", err)
 			}
 			return desk(cmd.Context(), env, func(d *review.Desk) error {
-				key, err := env.Key(cmd.Context(), keyFile)
+				list, left, err := d.Classes(cmd.Context(), n, track, rules)
 				if err != nil {
 					return err
 				}
-				o, err := d.Approve(cmd.Context(), n, track, key)
-				if err != nil {
-					return err
+				names := []string{}
+				for _, it := range left {
+					names = append(names, it.Name)
 				}
-				return env.Result(o, func(w io.Writer) {
-					if len(o.Void) > 0 {
-						fmt.Fprintf(w, "another root is in force since: what %s signed is void, and has to be signed again\n", strings.Join(o.Void, ", "))
+				return env.Result(map[string]any{"shipment": n, "track": track, "classes": list, "left": names}, func(w io.Writer) {
+					for _, c := range list {
+						fmt.Fprintf(w, "%-40s %6d items %12s  worst finding: %s\n", c.Rule, c.Items, frame.Bytes(c.Bytes), c.Worst)
 					}
-					if o.InForce && len(o.Persons) == 0 {
-						fmt.Fprintf(w, "allowlist %s version %d is in force and has all of it already; nothing was signed\n", o.Track, o.Version)
-						return
+					for _, name := range names {
+						fmt.Fprintf(w, "left: %s\n", name)
 					}
-					if o.InForce {
-						fmt.Fprintf(w, "allowlist %s version %d is in force (%s)\n", o.Track, o.Version, strings.Join(o.Persons, ", "))
-						return
-					}
-					fmt.Fprintf(w, "signed; allowlist %s version %d has %d of %d signatures (%s)\n", o.Track, o.Version, len(o.Persons), o.Threshold, strings.Join(o.Persons, ", "))
 				})
 			})
 		},
 	}
 	c.Flags().StringVar(&track, "track", "", "the track: dev, test, prod")
-	c.Flags().StringVar(&keyFile, "key", "", "the reviewer's allowlist key: a file, or agent:PUBFILE for one that an ssh-agent holds")
+	c.Flags().StringArrayVar(&rules, "class", nil, "a rule")
+	return c
+}
+
+func reviewResign(env *frame.Env) *cobra.Command {
+	var track, keyFile string
+	c := &cobra.Command{
+		Use:   "resign --track TRACK --key FILE",
+		Short: "sign the track's list again under the root and the orders in force",
+		Long: `Sign the track's list again under the root and the orders in force, without what is recalled.
+
+A new root can put a list out of force: its reviewers are no longer enough. Then nothing of it is served until they have
+signed it again.`,
+		Example: "  sallyport-station review resign --zone inside --track dev --key alice.allowlist.key",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return sign(cmd.Context(), env, track, keyFile, func(d *review.Desk, key trust.Signer) (*review.Outcome, error) {
+				return d.Resign(cmd.Context(), track, key)
+			})
+		},
+	}
+	trackFlags(c, &track, &keyFile)
+	return c
+}
+
+func reviewWithdraw(env *frame.Env) *cobra.Command {
+	var track, keyFile string
+	c := &cobra.Command{
+		Use:     "withdraw --track TRACK --key FILE",
+		Short:   "end the proposal that waits for signatures on a track; nothing is rejected",
+		Example: "  sallyport-station review withdraw --zone inside --track prod --key alice.allowlist.key",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := trust.CheckWord(track); err != nil {
+				return frame.Usage("--track: %v", err)
+			}
+			return desk(cmd.Context(), env, func(d *review.Desk) error {
+				key, err := env.Key(cmd.Context(), keyFile)
+				if err != nil {
+					return err
+				}
+				if err := d.Withdraw(cmd.Context(), track, key); err != nil {
+					return err
+				}
+				return env.Result(map[string]any{"track": track, "state": "withdrawn"}, func(w io.Writer) { fmt.Fprintf(w, "the proposal for track %s is withdrawn\n", track) })
+			})
+		},
+	}
+	trackFlags(c, &track, &keyFile)
 	return c
 }
 
