@@ -40,7 +40,11 @@ func (a Allowed) ByName(name string) (it Item, glass *BreakGlass, err error) {
 			}
 		}
 	}
-	if r, gone := a.Orders.Recalled(it.SHA256, name); gone {
+	r, gone := a.Orders.recalledName(name)
+	if ok && !gone {
+		r, gone = a.Orders.Recalled(it.SHA256, name)
+	}
+	if gone {
 		return Item{}, nil, r.Refusal(name)
 	}
 	if !ok {

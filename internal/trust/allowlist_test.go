@@ -358,6 +358,9 @@ func FuzzParseItem(f *testing.F) {
 func FuzzParseAllowlist(f *testing.F) {
 	f.Add(testAllowlist(3).Text())
 	f.Add(testAllowlist(0).Text())
+	classy := testAllowlist(2)
+	classy.Orders, classy.Classes = 3, []Class{NewClass(1, "kind=source,severity<=review", classy.Items[:1])}
+	f.Add(classy.Text())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a, err := ParseAllowlist(b)
 		if err == nil && !bytes.Equal(a.Text(), b) {

@@ -7,11 +7,18 @@
 //
 // A person holds keys, each in one [Context]: a key that signs allowlists signs
 // nothing else. The root ([Root]) is the numbered document that lists persons,
-// their roles and keys, the thresholds and the policy of an enclave. The
-// allowlist ([Allowlist]) is the numbered list of what a track may use. Both are
+// their roles and keys, the thresholds and the policies of an enclave. The orders
+// ([Orders]) are the numbered state of what its officers ordered: recalls, which
+// are never taken back, and the rest. The allowlist ([Allowlist]) is the numbered
+// list of what a track may use. All three are
 // signed notes ([Note]): text, an empty line, a line for each signature. A
 // [Floor] remembers the newest versions that a verifier has accepted, so that
-// nothing older, and nothing different of the same number, is accepted again.
+// nothing older, and nothing different of the same number, is accepted again. What a track
+// may use in the end is [Allowed]: the list, less what is recalled, and what officers let
+// in for a while.
+//
+// Thresholds count seats ([Root.Seat]): distinct persons, a deputy and the principal being
+// one, with distinct public keys ([VKey.Raw]). A key may have bounds; what counts is the date of what it signed.
 //
 // # Text
 //
@@ -25,7 +32,9 @@
 //	version 1
 //	date 2026-03-01T09:00:00Z
 //	root 1
+//	orders 0
 //	previous -
+//	class 3 kind=source,severity<=review 1 8d0f…51ac
 //	item 2cf2…9824 5120 source 0c0…x1i-hello-2.12.tar.gz
 //
 //	— alice/allowlist bx0kF…
@@ -33,17 +42,23 @@
 //
 // # From bytes to trust
 //
-// [ParseRoot] and [ParseAllowlist] check the form of a text and nothing else.
-// Trust comes only from [OpenRoot] (version 1, by the digest handed over on
+// [ParseRoot], [ParseOrders] and [ParseAllowlist] check the form of a text and nothing else.
+// Trust comes only from [OpenRoot] (version 1, by the fingerprint handed over on
 // paper), [Root.Next] (version n+1, by the thresholds of n and of n+1),
-// [OpenChain] (all of them) and [OpenAllowlist], which takes nothing but a root that
-// was opened in one of these ways.
+// [OpenChain] (all of them), and from [OpenOrders] and [OpenAllowlist], which take nothing
+// but a root that was opened in one of these ways. What was opened is not to be changed; a copy of it is not opened.
 //
+//	pin, err := trust.ParsePin("jdtp-lzno-fleu-q2nc-ecpl-jjwz-66go-ac5o")
 //	root, err := trust.OpenChain(notes, pin)
 //	floor, err = floor.AcceptRoot(root)
-//	list, persons, err := trust.OpenAllowlist(note, root)
+//	orders, officers, err := trust.OpenOrders(note, root)
+//	floor, err = floor.AcceptOrders(orders)
+//	list, reviewers, err := trust.OpenAllowlist(note, root, orders)
 //	floor, err = floor.AcceptAllowlist(list)
-//	item, ok := list.ByName("0c0…x1i-hello-2.12.tar.gz")
+//	allowed := trust.Allowed{Root: root, Orders: orders, List: list, Now: now}
+//	item, glass, err := allowed.ByName("0c0…x1i-hello-2.12.tar.gz")
+//
+// The form of a note and of its text is judged before its signatures: which keys count depends on the date in it.
 //
 // # Refusals
 //
@@ -54,7 +69,8 @@
 // # Bounds
 //
 // A root has at most [MaxRootLines] lines of body and [MaxRootSize] bytes, a
-// list [MaxItems] items and [MaxListSize] bytes, a note [MaxSignatures]
+// list [MaxItems] items, [MaxClasses] classes and [MaxListSize] bytes, orders [MaxOrders] lines and
+// [MaxOrdersSize] bytes, a note [MaxSignatures]
 // signatures. A size is at most [MaxSize]. More is refused, never cut.
 //
 // The package opens no file and no socket and reads no clock.

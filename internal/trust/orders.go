@@ -210,17 +210,25 @@ func (o *Orders) Recalled(sha256 Digest, name string) (Recall, bool) {
 		if i, ok := o.content[sha256]; ok {
 			return o.Recalls[i], true
 		}
-		i, ok := o.names[name]
-		if !ok {
-			return Recall{}, false
-		}
+	} else if i := slices.IndexFunc(o.Recalls, func(r Recall) bool { return r.SHA256 == sha256 }); i >= 0 {
 		return o.Recalls[i], true
 	}
-	i := slices.IndexFunc(o.Recalls, func(r Recall) bool { return r.SHA256 == sha256 || r.Name == name })
-	if i < 0 {
-		return Recall{}, false
+	return o.recalledName(name)
+}
+
+func (o *Orders) recalledName(name string) (Recall, bool) {
+	switch {
+	case o == nil:
+	case o.names != nil:
+		if i, ok := o.names[name]; ok {
+			return o.Recalls[i], true
+		}
+	default:
+		if i := slices.IndexFunc(o.Recalls, func(r Recall) bool { return r.Name == name }); i >= 0 {
+			return o.Recalls[i], true
+		}
 	}
-	return o.Recalls[i], true
+	return Recall{}, false
 }
 
 // IsLost returns the order by which a shipment will never come, if there is one. It may be asked of no orders at all.

@@ -473,6 +473,12 @@ func FuzzParseRoot(f *testing.F) {
 	e := newEnclave(f)
 	f.Add(e.root().Text())
 	f.Add([]byte("sallyport root v1\n"))
+	more := e.root()
+	more.Keys[0].From, more.Keys[1].Until = epoch, epoch.Add(time.Hour)
+	more.Deputies, more.Exclusive = []Deputy{{RoleOfficer, "oona", "olga"}}, []Exclusion{{RoleImporter, RoleReviewer}}
+	more.SetKindThreshold("dev", KindSource, 3)
+	more.Policies[PolicyBreakGlass], more.Policies[PolicyCosigned+"dev"] = "48", "1"
+	f.Add(more.Text())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := ParseRoot(b)
 		if err != nil {

@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -91,6 +92,28 @@ func TestKinds(t *testing.T) {
 		}
 		if _, ok := kind.members["person"]; kind.role != trust.RoleStation && !ok {
 			t.Errorf("%s, which a person signs, does not name the person", name)
+		}
+	}
+}
+
+// The page has a row for each kind, which names its signer and all members.
+func TestKindsOnThePage(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/spec/trust.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "\n| KIND | signed by |")
+	for _, name := range Kinds() {
+		_, row, ok := strings.Cut(table, "\n| `"+name+"` | ")
+		row, _, _ = strings.Cut(row, "\n")
+		if !ok || !strings.HasPrefix(row, string(statementKinds[name].role)+" | ") {
+			t.Errorf("the page has no row for %s, or another signer", name)
+			continue
+		}
+		for member := range statementKinds[name].members {
+			if !strings.Contains(row, "`"+member+"`") {
+				t.Errorf("the row of %s does not name %s", name, member)
+			}
 		}
 	}
 }
