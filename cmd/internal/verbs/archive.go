@@ -200,37 +200,30 @@ func archiveExport(env *frame.Env) *cobra.Command {
 		Example: "  sallyport archive export --recursive --output hello.nar /gnu/store/...-hello-2.12.2",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			items, err := itemsOf(args)
-			if err != nil {
-				return err
-			}
-			c, err := dial(cmd.Context(), env)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			if recursive {
-				if items, err = order(cmd.Context(), c, items); err != nil {
+			return withItems(cmd.Context(), env, args, func(c *daemon.Client, items []storepath.Path) (err error) {
+				if recursive {
+					if items, err = order(cmd.Context(), c, items); err != nil {
+						return err
+					}
+				} else {
+					items = once(items)
+				}
+				var done []*archive.Item
+				err = output(env, name, func(w io.Writer) error {
+					done, err = c.Export(cmd.Context(), w, items...)
+					return err
+				})
+				if err != nil {
 					return err
 				}
-			} else {
-				items = once(items)
-			}
-			var done []*archive.Item
-			err = output(env, name, func(w io.Writer) error {
-				done, err = c.Export(cmd.Context(), w, items...)
-				return err
+				size := int64(0)
+				paths := []string{}
+				for _, item := range done {
+					size += item.NarSize
+					paths = append(paths, item.Path.String())
+				}
+				return result(env, name, map[string]any{"file": name, "items": paths, "nar_bytes": size}, fmt.Sprintf("%s, %d bytes of nars", count(len(done), "item"), size))
 			})
-			if err != nil {
-				return err
-			}
-			size := int64(0)
-			paths := []string{}
-			for _, item := range done {
-				size += item.NarSize
-				paths = append(paths, item.Path.String())
-			}
-			return result(env, name, map[string]any{"file": name, "items": paths, "nar_bytes": size}, fmt.Sprintf("%s, %d bytes of nars", count(len(done), "item"), size))
 		},
 	}
 	c.Flags().StringVarP(&name, "output", "o", "", "file to write, which must not be there (default standard output)")

@@ -57,6 +57,20 @@ func itemsOf(args []string) ([]storepath.Path, error) {
 	return all, nil
 }
 
+// withItems reads arguments as store paths, before the daemon is asked, and calls f with them and a connection.
+func withItems(ctx context.Context, env *frame.Env, args []string, f func(c *daemon.Client, items []storepath.Path) error) error {
+	items, err := itemsOf(args)
+	if err != nil {
+		return err
+	}
+	c, err := dial(ctx, env)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c, items)
+}
+
 func storePath(env *frame.Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "path ITEM...",
@@ -110,7 +124,7 @@ func storePath(env *frame.Env) *cobra.Command {
 }
 
 func storeInfo(env *frame.Env) *cobra.Command {
-	var derivers bool
+	var reverse bool
 	c := &cobra.Command{
 		Use:   "info ITEM...",
 		Short: "print what guix-daemon knows of items",
@@ -119,71 +133,67 @@ func storeInfo(env *frame.Env) *cobra.Command {
 		Example: "  sallyport store info /gnu/store/...-hello-2.12.2\n  sallyport store info --json ITEM | jq -r '.references[]'",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			items, err := itemsOf(args)
-			if err != nil {
-				return err
-			}
-			c, err := dial(cmd.Context(), env)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			var missing []error
-			for _, p := range items {
-				info, err := c.Info(cmd.Context(), p)
-				if errors.Is(err, daemon.ErrNotValid) {
-					missing = append(missing, fmt.Errorf("%s: %w", p, daemon.ErrNotValid))
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				out := struct {
-					Type       string   `json:"type"`
-					Path       string   `json:"path"`
-					SHA256     string   `json:"nar_sha256"`
-					Size       int64    `json:"nar_size"`
-					References []string `json:"references"`
-					Deriver    string   `json:"deriver,omitempty"`
-					Registered string   `json:"registered"`
-					Referrers  []string `json:"referrers,omitempty"`
-					Derivers   []string `json:"derivers,omitempty"`
-				}{"item", p.String(), hex.EncodeToString(info.NarHash[:]), info.NarSize, names(info.References), info.Deriver.String(),
-					info.Registered.Format("2006-01-02T15:04:05Z"), nil, nil}
-				if derivers {
-					up, err := c.Referrers(cmd.Context(), p)
-					if err != nil {
+			return withItems(cmd.Context(), env, args, func(c *daemon.Client, items []storepath.Path) error {
+				var missing []error
+				for _, p := range items {
+					err := info(cmd.Context(), env, c, p, reverse)
+					if errors.Is(err, daemon.ErrNotValid) {
+						missing = append(missing, fmt.Errorf("%s: %w", p, daemon.ErrNotValid))
+					} else if err != nil {
 						return err
 					}
-					from, err := c.Derivers(cmd.Context(), p)
-					if err != nil {
-						return err
-					}
-					out.Referrers, out.Derivers = names(up), names(from)
 				}
-				err = env.Result(out, func(w io.Writer) {
-					fmt.Fprintf(w, "path       %s\nhash       sha256:%s\nsize       %d\nregistered %s\n", p, storepath.EncodeBase32(info.NarHash[:]), info.NarSize, out.Registered)
-					if out.Deriver != "" {
-						fmt.Fprintf(w, "deriver    %s\n", out.Deriver)
-					}
-					for _, list := range []struct {
-						what  string
-						paths []string
-					}{{"reference", out.References}, {"referrer", out.Referrers}, {"made by", out.Derivers}} {
-						for _, s := range list.paths {
-							fmt.Fprintf(w, "%-10s %s\n", list.what, s)
-						}
-					}
-				})
-				if err != nil {
-					return err
-				}
-			}
-			return errors.Join(missing...)
+				return errors.Join(missing...)
+			})
 		},
 	}
-	c.Flags().BoolVar(&derivers, "reverse", false, "also what refers to the item, and the derivations in the store that make it")
+	c.Flags().BoolVar(&reverse, "reverse", false, "also what refers to the item, and the derivations in the store that make it")
 	return c
+}
+
+// info asks about one item and prints the answer.
+func info(ctx context.Context, env *frame.Env, c *daemon.Client, p storepath.Path, reverse bool) error {
+	info, err := c.Info(ctx, p)
+	if err != nil {
+		return err
+	}
+	out := struct {
+		Type       string   `json:"type"`
+		Path       string   `json:"path"`
+		SHA256     string   `json:"nar_sha256"`
+		Size       int64    `json:"nar_size"`
+		References []string `json:"references"`
+		Deriver    string   `json:"deriver,omitempty"`
+		Registered string   `json:"registered"`
+		Referrers  []string `json:"referrers,omitempty"`
+		Derivers   []string `json:"derivers,omitempty"`
+	}{"item", p.String(), hex.EncodeToString(info.NarHash[:]), info.NarSize, names(info.References), info.Deriver.String(),
+		info.Registered.Format("2006-01-02T15:04:05Z"), nil, nil}
+	if reverse {
+		up, err := c.Referrers(ctx, p)
+		if err != nil {
+			return err
+		}
+		from, err := c.Derivers(ctx, p)
+		if err != nil {
+			return err
+		}
+		out.Referrers, out.Derivers = names(up), names(from)
+	}
+	return env.Result(out, func(w io.Writer) {
+		fmt.Fprintf(w, "path       %s\nhash       sha256:%s\nsize       %d\nregistered %s\n", p, storepath.EncodeBase32(info.NarHash[:]), info.NarSize, out.Registered)
+		if out.Deriver != "" {
+			fmt.Fprintf(w, "deriver    %s\n", out.Deriver)
+		}
+		for _, list := range []struct {
+			what  string
+			paths []string
+		}{{"reference", out.References}, {"referrer", out.Referrers}, {"made by", out.Derivers}} {
+			for _, s := range list.paths {
+				fmt.Fprintf(w, "%-10s %s\n", list.what, s)
+			}
+		}
+	})
 }
 
 // names prints paths. It is never nil, so that JSON has a list.
