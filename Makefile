@@ -19,7 +19,7 @@ demo: ## carry sallyport-verify across a gap, then attack the enclave
 # Nothing from the test cache: tests that build the programs and drive them would not notice that these have changed.
 test: build ## all tests, the long ones included
 	go test -count=1 ./... -timeout 20m
-	go test ./internal/trust -run Passphrase -long
+	go test ./internal/trust -run 'Passphrase|Vectors' -long
 
 # e2e drives programs that are built without the detector: it would watch the test alone.
 test-race: build
