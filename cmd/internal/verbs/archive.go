@@ -3,9 +3,11 @@ package verbs
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -276,7 +278,11 @@ func archiveImport(env *frame.Env) *cobra.Command {
 			})
 			if err != nil {
 				if passed > 0 {
-					env.Say("%s before that went to guix-daemon, which may have taken them", count(passed, "item"))
+					env.Say("before that %s went to guix-daemon and may be in the store", count(passed, "item"))
+				}
+				var said *daemon.Error
+				if errors.As(err, &said) && strings.Contains(said.Message, "unauthorized public key") {
+					return frame.WithHint(err, "guix-daemon believes the keys in /etc/guix/acl; 'guix archive --authorize < KEY.pub' adds one")
 				}
 				return judged(args[0], err)
 			}
