@@ -215,3 +215,24 @@ type History struct {
 	End          git.ID
 	Historical   []openpgp.Fingerprint
 }
+
+// Growing makes an honest history with merges, of n states one after another, and a request for it whose End is to be set.
+func Growing(w *World, n int) (ends []git.ID, h History) {
+	b := w.builder()
+	tip := b.Intro
+	for i := range n {
+		signer := []*Key{b.A, b.B, b.R}[i%3]
+		switch {
+		case i%5 == 4 && i > 8: // a branch from an earlier state
+			side := b.chain(ends[i-7], b.B, 2)
+			tip = b.Commit(Spec{Same: fmt.Sprint("merge", i), Parents: []git.ID{tip, side}, Signer: signer})
+		case i%7 == 6: // something that Guix passes over
+			tip = b.Commit(Spec{Same: fmt.Sprint("odd", i), Parents: []git.ID{tip}, Signer: signer, Headers: "nonsense\n"})
+		default:
+			tip = b.chain(tip, signer, 1+i%2)
+		}
+		ends = append(ends, tip)
+	}
+	b.keyring()
+	return ends, History{Repo: b.Repo, Introduction: b.Intro, Signer: w.A.Fingerprint}
+}
