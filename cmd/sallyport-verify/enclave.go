@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"os"
@@ -18,285 +19,292 @@ const (
 // audit is the history as far as it has been read.
 type audit struct {
 	*ledger
-	pub       *os.Root
-	chain     []*root
-	recorded  int                  // root documents that the ledger has so far
-	manifests map[string]*manifest // by digest
-	imports   map[int64]*imported  // by number
-	approvals map[approval]string  // the signature line
-	allowed   map[string]*allowlist
-	versions  map[string]int64 // of each track, those included that could not be read
-	built     map[string]map[word]bool
-	failed    error // of a disk
-}
+	pub     *os.Root
+	chain   []*root   // all that are published, in order
+	orders  []*orders // likewise
+	roots   int       // how many of the chain have come into force
+	ordered int       // of the orders
+	latest  string    // time of the station's entries
+	failed  error     // of a disk
 
-type imported struct {
-	manifest, person string
-	rejected         bool
-}
-
-type approval struct {
-	track          string
-	version        int64
-	digest, person string
-}
-
-// word is what one builder said of a derivation: the SHA-256 of its file; subjects and outputs as they stand in the statement.
-type word struct {
-	key                       *key
-	derivation, digests, said string
+	manifests  map[string]*manifest   // by digest
+	imports    map[int64]*imported    // by number
+	brought    map[string][]*imported // by item line, as far as there are manifests
+	approvals  map[approval]approved  //
+	allowed    map[string]*allowlist  // in force, by track
+	versions   map[string]int64       // of each track, those included that could not be read
+	built      map[string][]word      // by derivation
+	signatures map[undersigned]bool   // of officers, as far as entries tell of them
+	recalls    map[string]*recall     // all that orders name, by content and by name; and what follows from these, by name
+	recorded   map[recalledItem]int   // entries that tell of a recall
+	restored   map[tree]bool          // by entries
+	relied     map[string]int64       // by track: the last approval by which something was signed
 }
 
 // now is the root in force. Before the ledger records a root, it is the first.
-func (a *audit) now() *root { return a.chain[max(a.recorded, 1)-1] }
+func (a *audit) now() *root { return a.chain[max(a.roots, 1)-1] }
 
-// may tells whether a key may sign for a role by a root.
-func (r *root) may(k *key, role string) bool {
-	own := r.byPublic[k.public]
-	return own != nil && own.context == "statement" && own.owner == k.owner && r.roles[role+" "+k.owner]
+// standing is the orders in force; before there are any, it has no lines.
+func (a *audit) standing() *orders {
+	if a.ordered == 0 {
+		return &orders{}
+	}
+	return a.orders[a.ordered-1]
 }
 
+func (r *root) has(role, person string) bool { return r.roles[role][person] }
+
 // entry judges the next entry against those before it.
-func (a *audit) entry(e entry) {
-	if !a.believed(e) {
+func (a *audit) entry(e *entry) {
+	var wrong faults
+	if e.err == nil {
+		wrong = e.signedBy(a.now().byID[e.keyid], a.head.origin, a.now().has)
+		if len(wrong) > 0 && e.kind == "root" && a.roots < len(a.chain) { // it may be signed by a key of the root that it brings
+			next := a.chain[a.roots]
+			if also := e.signedBy(next.byID[e.keyid], a.head.origin, next.has); len(also) == 0 {
+				wrong = nil
+			}
+		}
+	}
+	if !a.believe(e, wrong) {
 		return
 	}
-	before, role := a.now(), kinds[e.kind].signer
-	if e.kind == "root" {
-		a.root(e)
-	}
-	if !before.may(e.key, role) && !a.now().may(e.key, role) { // the entry that brings a root may be signed by a key of either
-		a.rep.refuse("statement-role", e.String(), "signed by %s, who does not have role %s with this key in root %d", e.key.owner, role, a.now().version)
-		return
-	}
-	if role != station && e.text("person") != e.key.owner {
-		a.rep.refuse("statement-person", e.String(), "says %.100q, signed by %s", e.text("person"), e.key.owner)
-		return
-	}
+	a.clock(e)
 	var err error
 	switch e.kind {
 	case "created":
-		if e.index != 0 || e.subjects[0].name != a.ledger.now.origin {
+		if e.index != 0 || e.subjects[0].name != a.head.origin {
 			err = refuse("ledger-created", e.String(), "is not entry 0, or creates %.100q", e.subjects[0].name)
 		}
+	case "root":
+		err = a.root(e)
+	case "ordered":
+		err = a.order(e)
+	case "undersigned":
+		a.signatures[undersigned{e.text("document"), e.number("version"), e.subjects[0].digest, e.text("person"), e.text("signature")}] = true
+	case "recalled":
+		for _, s := range e.subjects {
+			a.recorded[recalledItem{e.number("version"), s.name, s.digest}]++
+		}
+	case "restored":
+		err = a.restore(e)
 	case "imported":
 		err = a.imported(e)
 	case "rejected":
 		err = a.rejected(e)
 	case "approved":
-		a.approvals[approval{e.text("track"), e.number("version"), e.subjects[0].digest, e.text("person")}] = e.text("signature")
+		a.approvals[approval{e.text("track"), e.number("version"), e.subjects[0].digest, e.text("person")}] = approved{e.text("signature"), e.index}
 	case "allowed":
 		err = a.allow(e)
+	case "released", "signed":
+		err = a.signed(e)
 	case "built":
-		drv, said := e.text("derivation"), word{e.key, e.text("derivation-sha256"), e.subjectText, get(e.predicate, "outputs")}
-		if a.built[drv] == nil {
-			a.built[drv] = map[word]bool{}
-		}
-		a.built[drv][said] = true
+		a.say(e)
 	case "agreed":
 		err = a.agreed(e)
 	}
 	a.failed = cmp.Or(a.failed, a.rep.judge(err))
 }
 
-func (a *audit) root(e entry) {
+// clock tells of clocks that went back. Persons write their statements elsewhere, and earlier than they are recorded.
+func (a *audit) clock(e *entry) {
+	if kinds[e.kind].signer != station {
+		return
+	}
+	if time := e.text("time"); time < a.latest {
+		a.rep.notice("clock", e.String(), "its time is %s, that of an entry before it %s", time, a.latest)
+	} else {
+		a.latest = time
+	}
+	if clock := e.text("clock"); clock != "" {
+		a.rep.notice("clock", e.String(), "the station's clock showed %.30q when it was %s already", clock, a.latest)
+	}
+}
+
+func (a *audit) root(e *entry) error {
 	switch version := e.number("version"); {
-	case version != int64(a.recorded+1):
-		a.rep.refuse("root-version", e.String(), "records root %d after root %d", version, a.recorded)
-	case a.recorded == len(a.chain):
-		a.rep.refuse("root-missing", e.String(), "root %d is not published, or was refused", version)
-	case e.subjects[0].digest != a.chain[a.recorded].digest:
-		a.rep.refuse("root-equivocation", e.String(), "another root %d is published", version)
-	default:
-		a.recorded++
+	case version != int64(a.roots+1):
+		return refuse("root-version", e.String(), "records root %d after root %d", version, a.roots)
+	case a.roots == len(a.chain):
+		return refuse("root-missing", e.String(), "root %d is not published, or was refused", version)
+	case e.subjects[0].digest != a.chain[a.roots].digest:
+		return refuse("root-equivocation", e.String(), "another root %d is published", version)
 	}
-}
-
-func (a *audit) imported(e entry) error {
-	n, digest := e.number("shipment"), e.subjects[0].digest
-	if former := a.imports[n]; former != nil && former.manifest == digest {
-		return refuse("shipment-replayed", e.String(), "shipment %d was imported before", n)
-	} else if former != nil {
-		return refuse("shipment-equivocation", e.String(), "shipment %d was imported before, with another manifest", n)
-	}
-	a.imports[n] = &imported{digest, e.key.owner, false}
+	a.roots++
 	return nil
 }
 
-// rejected prints the text again that the reviewer signed.
-func (a *audit) rejected(e entry) error {
-	text := fmt.Sprintf("sallyport rejection v1\nenclave %s\nshipment %d\nmanifest %s\ndate %s\nreason %s\n",
-		a.now().enclave, e.number("shipment"), e.subjects[0].digest, e.text("date"), e.text("reason"))
-	n, err := parseNote([]byte(text+"\n"+e.text("signature")+"\n"), "rejection", e.String())
-	if err != nil {
-		return err
+func (a *audit) order(e *entry) error {
+	switch version := e.number("version"); {
+	case version != int64(a.ordered+1):
+		return refuse("orders-version", e.String(), "records orders %d after orders %d", version, a.ordered)
+	case a.ordered == len(a.orders):
+		return refuse("orders-missing", e.String(), "orders %d are not published, or were refused", version)
+	case e.subjects[0].digest != a.orders[a.ordered].digest:
+		return refuse("orders-equivocation", e.String(), "other orders %d are published", version)
 	}
-	by, err := n.signers(a.now().signers("allowlist"), "rejection", e.String())
-	if err != nil {
-		return err
-	}
-	person := e.text("person")
-	if owners := a.now().persons(keysOf(by)); len(owners) != 1 || !owners[person] {
-		return refuse("rejection-person", e.String(), "the signature is not that of %s", person)
-	}
-	if m := a.imports[e.number("shipment")]; m != nil && m.manifest == e.subjects[0].digest {
-		if m.person == person {
-			return refuse("rejection-own-import", e.String(), "%s imported the shipment", person)
-		}
-		m.rejected = true
-	}
-	return nil
+	a.ordered++
+	return a.standing().under(a.now()).err()
 }
 
-// allow judges an allowlist as it comes in force: its place in the chain, its bytes, its signatures, its approvals.
-func (a *audit) allow(e entry) error {
-	track, version, digest := e.text("track"), e.number("version"), e.subjects[0].digest
-	about, last, before := fmt.Sprintf("allowlist %s/%d", track, version), a.versions[track], a.allowed[track]
-	switch {
-	case version == last && (before == nil || before.digest != digest):
-		return refuse("allowlist-equivocation", e.String(), "%s was allowed before, with another digest", about)
-	case version <= last:
-		return refuse("allowlist-rollback", e.String(), "%s after version %d", about, last)
-	case version != last+1:
-		a.rep.refuse("allowlist-version", e.String(), "%s after version %d", about, last)
-	}
-	a.versions[track] = version
-	data, err := readFile(a.pub, fmt.Sprintf("allowlist/%s/%d", track, version), maxListText+maxSigLines, "allowlist")
-	if err != nil {
-		return err
-	}
-	n, err := parseNote(data, "allowlist", about)
-	if err != nil {
-		return err
-	}
-	list, err := parseAllowlist(n.text, about)
-	if err != nil {
-		return err
-	}
-	a.allowed[track] = list
-	switch {
-	case list.digest != digest:
-		return refuse("allowlist-equivocation", about, "published with digest %s; %s says %s", list.digest, e, digest)
-	case list.enclave != a.now().enclave:
-		return refuse("allowlist-enclave", about, "is of %s", list.enclave)
-	case list.track != track || a.now().thresholds["allowlist/"+track] == 0:
-		return refuse("allowlist-track", about, "is of track %s, for which root %d must have a threshold", list.track, a.now().version)
-	case list.version != version:
-		return refuse("allowlist-version", about, "says that it is version %d", list.version)
-	case list.root > a.now().version || before != nil && list.root < before.root:
-		return refuse("allowlist-root", about, "signed by root %d: not yet in force, or before that of the former version", list.root)
-	case before != nil && version == last+1 && list.previous != before.digest:
-		return refuse("allowlist-previous", about, "previous is not the digest of version %d", before.version)
-	case before != nil && list.date < before.date:
-		return refuse("allowlist-date", about, "its date is before that of version %d", before.version)
-	}
-	if _, err := a.chain[list.root-1].open(n, "allowlist", "allowlist/"+track, about); err != nil {
-		return err
-	}
-	by, err := a.now().open(n, "allowlist", "allowlist/"+track, about)
-	if err != nil {
-		return err
-	}
-	seen := map[string]bool{}
-	for _, p := range jsonList(get(e.predicate, "persons")) {
-		person := unquote(p.json)
-		line := a.approvals[approval{track, version, digest, person}]
-		if seen[person] {
-			a.rep.refuse("approval-duplicate", e.String(), "%s stands twice", quote(person))
-		} else if line == "" {
-			a.rep.refuse("approval-missing", e.String(), "no approved entry before it by %s", quote(person))
-		} else if !slices.ContainsFunc(by, func(s signature) bool { return s.line == line && s.key.owner == person }) {
-			a.rep.refuse("approval-signature", e.String(), "the signature in the approved entry of %s does not stand under the allowlist", quote(person))
-		}
-		seen[person] = true
-	}
-	if need := a.now().thresholds["allowlist/"+track]; int64(len(seen)) < need {
-		a.rep.refuse("approval-missing", e.String(), "%d of %d persons", len(seen), need)
-	}
-	return a.twoDoors(about, before, list, a.now().persons(keysOf(by)))
+// undersigned is an officer's signature under a document, as an entry tells of it.
+type undersigned struct {
+	document     string
+	version      int64
+	digest       string
+	person, line string
 }
 
-// twoDoors looks for where the items came from that a version adds: with a shipment whose manifest has it, or whose manifest is not
-// at hand. Who alone imported these must not be an approver.
-func (a *audit) twoDoors(about string, before, list *allowlist, approvers map[string]bool) error {
-	dark := map[string]bool{} // importers of shipments whose manifest is not at hand
-	var known []*imported
-	for _, m := range a.imports {
-		if a.manifests[m.manifest] != nil && !m.rejected {
-			known = append(known, m)
-		} else if !m.rejected {
-			dark[m.person] = true
+// officers compares the signatures under the documents in force with the entries that tell of them.
+func (a *audit) officers() {
+	for i := range a.roots {
+		r := a.chain[i]
+		keys := r.signers("root", r.date)
+		if i > 0 {
+			keys = append(keys, a.chain[i-1].signers("root", r.date)...)
+		}
+		a.undersigned("root", r.header, r.note, keys)
+	}
+	for _, o := range a.orders[:a.ordered] {
+		var keys []*key
+		for _, r := range a.chain {
+			keys = append(keys, r.signers("order", o.date)...)
+		}
+		a.undersigned("orders", o.header, o.note, keys)
+	}
+	for u := range a.signatures {
+		subject := fmt.Sprintf("%s %d", u.document, u.version)
+		h, in := a.inForce(u.document, u.version)
+		if in && h.digest == u.digest {
+			a.rep.refuse("undersigned-signature", subject, "an undersigned entry has a signature by %s that does not count, or does not stand under it: %.200q", u.person, u.line)
+		} else {
+			a.rep.notice("undersigned", subject, "%s signed a text of this number that did not come into force, its digest is %s", u.person, u.digest)
 		}
 	}
-	for _, line := range list.lines {
-		if before != nil && before.has(line) {
+}
+
+// inForce returns a root or orders, if they came into force.
+func (a *audit) inForce(document string, version int64) (h header, in bool) {
+	switch i := version - 1; {
+	case document == "root" && i >= 0 && i < int64(a.roots):
+		return a.chain[i].header, true
+	case document == "orders" && i >= 0 && i < int64(a.ordered):
+		return a.orders[i].header, true
+	}
+	return h, false
+}
+
+func (a *audit) undersigned(document string, h header, n *note, keys []*key) {
+	for _, s := range n.sigs {
+		at := slices.IndexFunc(keys, func(k *key) bool { return k.name == s.name && k.hash == s.hash })
+		if at < 0 {
 			continue
 		}
-		by := maps.Clone(dark)
-		for _, m := range known {
-			if a.manifests[m.manifest].has(line) {
-				by[m.person] = true
-			}
+		u := undersigned{document, h.version, h.digest, keys[at].owner, s.line}
+		if !a.signatures[u] {
+			a.rep.refuse("undersigned-missing", n.subject, "no undersigned entry tells of the signature by %s", keys[at].owner)
 		}
-		if it, _ := parseItem(line); len(by) == 0 {
-			return refuse("approval-unshipped", about, "adds %s, which no shipment brought", it.name)
-		} else if person := slices.Collect(maps.Keys(by))[0]; len(by) == 1 && approvers[person] {
-			return refuse("approval-own-import", about, "adds %s, which %s imported and approved", it.name, person)
+		delete(a.signatures, u)
+	}
+}
+
+// restore takes an entry by which the ledger was put back from a backup.
+func (a *audit) restore(e *entry) error {
+	for _, o := range a.standing().of("restored") {
+		root, _ := decode64(o.get("tree"))
+		size, _ := parseNumber(o.get("entries"), 0, maxNumber)
+		if size == e.number("size") && hex.EncodeToString(root) == e.subjects[0].digest {
+			a.restored[tree{size, hash(root)}] = true
+			return nil
+		}
+	}
+	return refuse("restored-unordered", e.String(), "no orders in force tell of a tree of %d entries that was put back", e.number("size"))
+}
+
+// trees holds those that were put back, and those that witnesses cosigned, against the present one, once it was read.
+func (a *audit) trees(cosigned []cosigned) error {
+	for t := range a.restored {
+		if in, err := a.contains(t); err != nil {
+			return a.rep.judge(err)
+		} else if !in {
+			a.rep.refuse("restored-fork", "ledger", "the tree of %d entries that was put back is not in the present one", t.size)
+		}
+	}
+	seen := map[string]int64{}
+	for _, c := range cosigned {
+		in, err := a.contains(c.tree)
+		if err != nil {
+			return a.rep.judge(err)
+		}
+		gone := slices.ContainsFunc(slices.Collect(maps.Keys(a.restored)), func(t tree) bool { return t.size < c.size })
+		switch {
+		case in:
+			seen[c.witness] = max(seen[c.witness], c.size)
+		case gone:
+			a.rep.notice("restored", c.witness, "cosigned %d entries, of which some were given up when the ledger was put back", c.size)
+		case c.size > a.head.size:
+			a.rep.refuse("witness-rollback", c.witness, "cosigned %d entries; now there are %d", c.size, a.head.size)
+		default:
+			a.rep.refuse("witness-fork", c.witness, "cosigned tree %s; the first %d entries now make another", c.root, c.size)
+		}
+	}
+	newest := a.chain[len(a.chain)-1]
+	for track, index := range a.relied {
+		seats := map[string]bool{}
+		for witness, size := range seen {
+			seats[newest.seat("witness", witness)] = seats[newest.seat("witness", witness)] || size > index
+		}
+		maps.DeleteFunc(seats, func(_ string, covers bool) bool { return !covers })
+		if need := newest.policies["cosigned-"+track]; int64(len(seats)) < need {
+			a.rep.refuse("witness-missing", "track "+track, "its key signed by the approval in entry %d, which %d of %d witnesses have cosigned", index, len(seats), need)
 		}
 	}
 	return nil
 }
 
-// agreed tells whether a quorum follows from the built entries so far.
-func (a *audit) agreed(e entry) error {
-	drv := e.text("derivation")
-	var first word
-	keys := map[string]*key{} // of the builders in force who spoke
-	for w := range a.built[drv] {
-		if !a.now().may(w.key, "builder") {
-			continue
+// recallsRecorded compares the recall lines that each version of the orders added with the entries that tell of them.
+func (a *audit) recallsRecorded() {
+	for i, o := range a.orders[:a.ordered] {
+		for _, r := range o.of("recall") {
+			if i > 0 && a.orders[i-1].has[r.line] {
+				continue
+			}
+			what := recalledItem{o.version, r.get("name"), r.get("sha256")}
+			if n := a.recorded[what]; n != 1 {
+				a.rep.refuse("recalled-missing", o.subject, "%d recalled entries tell of %s", n, what.name)
+			}
+			delete(a.recorded, what)
 		}
-		if len(keys) == 0 {
-			first = w
-		} else if w.derivation != first.derivation || w.digests != first.digests || w.said != first.said {
-			return refuse("quorum-dissent", e.String(), "%s and %s say different things of %.300q", first.key.owner, w.key.owner, drv)
+	}
+	for what := range a.recorded {
+		a.rep.refuse("recalled-unordered", fmt.Sprintf("orders %d", what.version), "do not newly recall %.300q, as a recalled entry says", what.name)
+	}
+}
+
+// tell lists what people should look at in every report: the orders in force, recalls apart, and what of the recalled went out before.
+func (a *audit) tell() {
+	if a.ordered > 0 {
+		a.rep.fact("orders", a.standing().version)
+		a.rep.fact("recalls", len(a.standing().of("recall")))
+	}
+	for _, o := range a.standing().lines {
+		switch o.word {
+		case "recall":
+		case "break-glass":
+			a.rep.notice(o.word, o.get("track")+" "+o.get("item"), "the track has it without its reviewers until %s: %s", o.get("until"), o.reason)
+		default:
+			a.rep.notice(o.word, strings.Join(o.f, " "), "%s: %s", o.date, o.reason)
 		}
-		keys[w.key.id()] = w.key
 	}
-	if len(keys) == 0 {
-		return refuse("quorum-waiting", e.String(), "no builder of root %d has built %.300q", a.now().version, drv)
-	}
-	base := strings.TrimPrefix(drv, "/gnu/store/")
-	ok := slices.ContainsFunc(slices.Collect(maps.Values(a.allowed)), func(list *allowlist) bool {
-		at, _ := slices.BinarySearch(list.lines, "item "+first.derivation)
-		for ; at < len(list.lines); at++ {
-			it, _ := parseItem(list.lines[at])
-			if it.sha256 != first.derivation {
-				break
-			} else if it.name == base && it.kind == "derivation" {
-				return true
+	for _, list := range slices.SortedFunc(maps.Values(a.allowed), func(x, y *allowlist) int { return strings.Compare(x.track, y.track) }) {
+		a.rep.fact("allowlist "+list.track, fmt.Sprintf("version %d, %d items, %s", list.version, len(list.lines), list.digest))
+		for _, line := range list.lines {
+			it, _ := parseItem(line)
+			if r := a.recalled(it.name, it.sha256); r != nil && r.version <= int64(a.ordered) {
+				a.rep.notice("recalled", it.name, "by orders %d, and still stands in the list of %s: %s", r.version, list.track, r.reason)
 			}
 		}
-		return false
-	})
-	if !ok {
-		return refuse("not-allowed", e.String(), "no track allows %.300q with SHA-256 %s", drv, first.derivation)
 	}
-	who := map[string]bool{}
-	for _, b := range jsonList(get(e.predicate, "builders")) {
-		k := keys[unquote(b.json)]
-		if k == nil {
-			return refuse("quorum-builders", e.String(), "no built entry by %.100s, as a builder of root %d", b.json, a.now().version)
-		}
-		who[k.owner] = true
-	}
-	if int64(len(who)) < a.now().quorum {
-		return refuse("quorum-waiting", e.String(), "%d of %d builders", len(who), a.now().quorum)
-	}
-	if e.subjectText != first.digests {
-		return refuse("quorum-dissent", e.String(), "its outputs are not those that the builders named")
-	}
-	return nil
 }
 
 // openManifests reads manifest files. Their digests must be those of imported entries to count, so no key is asked for.
@@ -346,7 +354,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 		return err
 	}
 	defer pub.Close()
-	chain, err := openChain(pub, "root", o.root, rep)
+	chain, err := openChain(pub, "root", o.pin, rep)
 	if err != nil || len(chain) == 0 {
 		return err
 	}
@@ -354,32 +362,39 @@ func verifyEnclave(place string, o options, rep *report) error {
 	if err != nil {
 		return err
 	}
+	ordered, err := openOrders(pub, rep)
+	if err != nil {
+		return err
+	}
 	newest := chain[len(chain)-1]
-	now, err := openCheckpoint(pub, "ledger/checkpoint", newest.signers("checkpoint"), newest.signers("witness"))
+	now, err := openCheckpoint(pub, "ledger/checkpoint", newest.signers("checkpoint", ""), newest.signers("witness", ""))
 	if err != nil {
 		return rep.judge(err)
 	}
 	a := &audit{
-		pub: pub, chain: chain, manifests: manifests, imports: map[int64]*imported{}, approvals: map[approval]string{}, allowed: map[string]*allowlist{},
-		versions: map[string]int64{}, built: map[string]map[word]bool{}, ledger: &ledger{dir: pub, under: "ledger", now: now, rep: rep, keys: map[string][]*key{}},
+		ledger: &ledger{dir: pub, under: "ledger", head: now, rep: rep, keys: map[string][]*key{}, persons: o.signatures == "persons"},
+		pub:    pub, chain: chain, orders: ordered, manifests: manifests, imports: map[int64]*imported{}, brought: map[string][]*imported{},
+		approvals: map[approval]approved{}, allowed: map[string]*allowlist{}, versions: map[string]int64{}, built: map[string][]word{},
+		signatures: map[undersigned]bool{}, recalls: map[string]*recall{}, recorded: map[recalledItem]int{}, restored: map[tree]bool{}, relied: map[string]int64{},
 	}
 	a.each = a.entry
 	var checkpoints []*key // what a witness keeps may be signed by a key of an older root
 	for _, r := range chain {
 		for _, k := range r.keys {
-			same := func(other *key) bool { return other.public == k.public }
+			same := func(other *key) bool { return other.raw == k.raw }
 			if k.context == "checkpoint" && !slices.ContainsFunc(checkpoints, same) {
 				checkpoints = append(checkpoints, k)
-			} else if k.context == "statement" && !slices.ContainsFunc(a.keys[k.id()], same) {
-				a.keys[k.id()] = append(a.keys[k.id()], k)
+			} else if k.context == "statement" && !slices.ContainsFunc(a.keys[k.id], same) {
+				a.keys[k.id] = append(a.keys[k.id], k)
 			}
 		}
 	}
-	marks, err := cosignatures(pub, now, checkpoints, newest.signers("witness"), o.witnesses, rep)
+	cosigned, err := cosignatures(pub, now, checkpoints, newest.signers("witness", ""), o.witnesses, rep)
 	if err != nil {
 		return err
 	}
-	if err := cmp.Or(a.walk(marks), a.failed); err != nil {
+	a.recall(ordered)
+	if err := cmp.Or(a.walk(), a.failed); err != nil {
 		return err
 	}
 	a.facts()
@@ -388,25 +403,31 @@ func verifyEnclave(place string, o options, rep *report) error {
 			rep.refuse("statement-missing", k, "no statement of this kind is in the ledger")
 		}
 	}
-	return a.unrecorded()
-}
-
-// unrecorded tells what is published and was not put in force by an entry, if all entries were there to be read.
-func (a *audit) unrecorded() error {
-	for _, list := range slices.SortedFunc(maps.Values(a.allowed), func(x, y *allowlist) int { return cmp.Compare(x.track, y.track) }) {
-		a.rep.fact("allowlist "+list.track, fmt.Sprintf("version %d, %d items, %s", list.version, len(list.lines), list.digest))
-	}
+	a.tell()
 	if !a.whole {
 		return nil
 	}
-	for _, r := range a.chain[a.recorded:] {
-		a.rep.refuse("root-unrecorded", fmt.Sprintf("root %d", r.version), "is published, and no entry records it")
+	if err := a.trees(cosigned); err != nil {
+		return err
+	}
+	a.officers()
+	a.recallsRecorded()
+	return a.unrecorded()
+}
+
+// unrecorded refuses what is published and was not put in force by an entry.
+func (a *audit) unrecorded() error {
+	for _, r := range a.chain[a.roots:] {
+		a.rep.refuse("root-unrecorded", r.subject, "is published, and no entry records it")
+	}
+	for _, o := range a.orders[a.ordered:] {
+		a.rep.refuse("orders-unrecorded", o.subject, "are published, and no entry records them")
 	}
 	tracks, err := listDir(a.pub, "allowlist", maxTracks, "allowlist")
 	for _, t := range tracks {
 		files, err := listDir(a.pub, "allowlist/"+t.Name(), maxVersions, "allowlist")
 		for _, f := range files {
-			if n, ok := parseNumber(f.Name(), maxNumber); !ok || n < 1 || n > a.versions[t.Name()] {
+			if n, ok := parseNumber(f.Name(), 1, maxNumber); !ok || n > a.versions[t.Name()] {
 				err = refuse("allowlist-unrecorded", quote(t.Name()+"/"+f.Name()), "is published, and no entry allows it")
 			}
 		}

@@ -1,18 +1,21 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
 
 const (
-	maxItems      = 1_000_000
-	maxListText   = 256 << 20
-	maxRecent     = 16
-	maxShipment   = 1 << 53
-	maxStoreName  = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
-	storeHash     = 32
-	storeAlphabet = "0123456789abcdfghijklmnpqrsvwxyz" // Guix's base32: no e, o, t, u
+	maxItems     = 1_000_000
+	maxClasses   = 1000
+	maxRule      = 200
+	maxRuleValue = 64
+	maxListText  = 256 << 20
+	maxRecent    = 16
+	maxShipment  = 1 << 53
+	maxStoreName = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
+	storeHash    = 32
 )
 
 // items is the sorted item lines of a manifest or an allowlist.
@@ -26,50 +29,48 @@ type item struct {
 	size               int64
 }
 
+func isItemKind(s string) bool { return s == "source" || s == "derivation" || s == "output" }
+
+func isItemName(s, kind string) bool {
+	return isStoreName(s) && (kind == "derivation") == strings.HasSuffix(s, ".drv")
+}
+
 func parseItem(line string) (item, bool) {
 	f := strings.SplitN(line, " ", 5)
 	if len(f) != 5 || f[0] != "item" || !isDigest(f[1]) {
 		return item{}, false
 	}
-	size, ok := parseNumber(f[2], maxNumber)
+	size, ok := parseNumber(f[2], 0, maxNumber)
 	return item{f[1], f[3], f[4], size}, ok
 }
 
 func (x *items) has(line string) bool { _, ok := slices.BinarySearch(x.lines, line); return ok }
 
-// readItems reads item lines to the end of l.
-func readItems(l *lines) (x items) {
+// reader returns what takes item lines.
+func (x *items) reader(l *lines) func(line string) bool {
 	names := map[string]bool{}
 	var before item
-	last := ""
-	for l.more() {
-		line := l.next()
+	return func(line string) bool {
 		it, ok := parseItem(line)
-		if strings.HasPrefix(line, "item ") {
-			next := l.ascending(last, line)
-			if last = line; !next {
-				continue
-			}
-		}
 		switch {
 		case !ok:
 			l.bad("syntax", "%.300q is no item line", line)
-		case it.kind != "source" && it.kind != "derivation" && it.kind != "output":
+		case !isItemKind(it.kind):
 			l.bad("kind", "kind %.100q is unknown", it.kind)
-		case !isStoreName(it.name) || (it.kind == "derivation") != strings.HasSuffix(it.name, ".drv"):
+		case !isItemName(it.name, it.kind):
 			l.bad("name", "%.300q is no name for a %.100q", it.name, it.kind)
 		case names[it.name]:
 			l.bad("duplicate-name", "two items are named %.300q", it.name)
 		case it.sha256 == before.sha256 && it.size != before.size:
 			l.bad("item-size", "%s has two sizes", it.sha256)
 		case len(x.lines) >= maxItems || l.area == "manifest" && x.bytes+it.size > maxNumber:
-			l.bad("size", "more than %d items, or %d bytes in all", maxItems, int64(maxNumber))
+			l.refuse(true, "size", "more than %d items, or %d bytes in all", maxItems, int64(maxNumber))
 		default:
 			before, names[it.name] = it, true
 			x.lines, x.bytes = append(x.lines, line), x.bytes+it.size
 		}
+		return ok
 	}
-	return x
 }
 
 // isStoreName tells whether s is the base name of a store path: HASH-NAME.
@@ -78,9 +79,13 @@ func isStoreName(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		c := s[i]
-		letter := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-		if i < storeHash && strings.IndexByte(storeAlphabet, c) < 0 || i > storeHash && !letter && strings.IndexByte("+-._?=", c) < 0 {
+		switch c := s[i]; {
+		case c >= '0' && c <= '9':
+		case c >= 'a' && c <= 'z': // Guix's base32 has no e, o, t, u
+			if i < storeHash && (c == 'e' || c == 'o' || c == 't' || c == 'u') {
+				return false
+			}
+		case i < storeHash || (c < 'A' || c > 'Z') && strings.IndexByte("+-._?=", c) < 0:
 			return false
 		}
 	}
@@ -89,62 +94,127 @@ func isStoreName(s string) bool {
 
 // allowlist is one version of what a track allows.
 type allowlist struct {
-	enclave, track, date, previous, digest string
-	version, root                          int64
+	header
+	note    *note
+	classes []class
 	items
+	kinds map[string]bool   // of its items
+	drvs  map[string]string // derivations: their SHA-256 by their name
+	// approved is the entry of the last approval by which the list came into force.
+	approved int64
+}
+
+// class says how many items of a shipment reviewers approved by a rule, and which: the digest of their lines.
+type class struct {
+	shipment, items int64
+	rule, digest    string
+}
+
+func openAllowlist(data []byte, subject string) (*allowlist, error) {
+	n, err := parseNote(data, "allowlist", subject)
+	if err != nil {
+		return nil, err
+	}
+	a, err := parseAllowlist(n.text, subject)
+	a.note = n
+	return a, err
 }
 
 func parseAllowlist(text, subject string) (*allowlist, error) {
-	if len(text) > maxListText {
-		return nil, refuse("allowlist-size", subject, "%d bytes, more than %d", len(text), maxListText)
+	l := read("allowlist", subject, text, maxListText)
+	a := &allowlist{header: l.header("sallyport allowlist v1", "enclave", "track", "version", "date", "root", "orders", "previous"), kinds: map[string]bool{}, drvs: map[string]string{}}
+	rules := map[string]bool{}
+	takeItem := a.items.reader(l)
+	l.body(maxItems+maxClasses, func(line string) bool {
+		if !strings.HasPrefix(line, "class ") || len(a.lines) > 0 {
+			return takeItem(line)
+		}
+		c, ok := parseClass(line)
+		if rule := fmt.Sprint(c.shipment, c.rule); !ok || rules[rule] {
+			l.bad("class", "%.300q is no class, or stands twice", line)
+		} else {
+			a.classes, rules[rule] = append(a.classes, c), true
+		}
+		l.refuse(len(a.classes) > maxClasses, "size", "more than %d classes", maxClasses)
+		return true
+	})
+	for _, c := range a.classes {
+		if c.items > int64(len(a.lines)) && !l.dead {
+			l.bad("class", "rule %s approves %d items, the list has %d", c.rule, c.items, len(a.lines))
+		}
 	}
-	a := &allowlist{digest: digestOf(text)}
-	l := read("allowlist", subject, text)
-	l.head("sallyport allowlist v1")
-	a.enclave = l.field("enclave", isName)
-	a.track = l.field("track", isName)
-	a.version = l.numberField("version", 1)
-	a.date = l.field("date", isDate)
-	a.root = l.numberField("root", 1)
-	a.previous = l.field("previous", isDigestOrDash)
-	if !l.dead && (a.version == 1) != (a.previous == "-") {
-		l.bad("previous", "is %s in version %d", a.previous, a.version)
+	for _, line := range a.lines {
+		it, _ := parseItem(line)
+		if a.kinds[it.kind] = true; it.kind == "derivation" {
+			a.drvs[it.name] = it.sha256
+		}
 	}
-	a.items = readItems(l)
 	return a, l.end()
+}
+
+func parseClass(line string) (c class, ok bool) {
+	f := strings.Split(line, " ")
+	if len(f) != 5 {
+		return c, false
+	}
+	shipment, ok := parseNumber(f[1], 1, maxShipment)
+	items, ok2 := parseNumber(f[3], 1, maxItems)
+	return class{shipment, items, f[2], f[4]}, ok && ok2 && isRule(f[2]) && isDigest(f[4])
+}
+
+// under tells what a list lacks to come into force under a root and orders, and whose signatures count.
+func (a *allowlist) under(r *root, o *orders) (by []signature, wrong faults) {
+	by, wrong = r.open(a.note, "allowlist", a.date, r.need(a))
+	wrong = append(wrong, a.header.under(r)...)
+	wrong.unless(r.thresholds["allowlist/"+a.track] > 0, &a.header, "track", "root %d has no track %s", r.version, a.track)
+	wrong.unless(a.orders <= o.version, &a.header, "orders", "names orders %d; orders %d are in force", a.orders, o.version)
+	wrong.unless(a.orders != o.version || a.date >= o.date, &a.header, "date", "its date is before that of orders %d", o.version)
+	return by, wrong
+}
+
+// isRule tells whether s is terms FIELD OP VALUE, sorted and each once, with commas between.
+func isRule(s string) bool {
+	before := ""
+	for term := range strings.SplitSeq(s, ",") {
+		field := strings.TrimLeft(term, "abcdefghijklmnopqrstuvwxyz0123456789-")
+		at := len(term) - len(field)
+		value, ok := "", false
+		for _, op := range []string{"=", "!=", "<=", ">="} {
+			if v, found := strings.CutPrefix(field, op); found {
+				value, ok = v, true
+			}
+		}
+		if !ok || term <= before || at == 0 || at > maxName || term[0] < 'a' || value == "" || len(value) > maxRuleValue || !isPrintable(value) || strings.ContainsAny(value, " <>=!") {
+			return false
+		}
+		before = term
+	}
+	return len(s) <= maxRule
 }
 
 // manifest is what a shipment offers.
 type manifest struct {
-	enclave, date, previous string
-	number                  int64
+	header // its number is the version
 	items
 }
 
 func parseManifest(text, subject string) (*manifest, error) {
-	m := &manifest{}
-	l := read("manifest", subject, text)
-	l.head("sallyport manifest v1")
-	m.enclave = l.field("enclave", isName)
-	if m.number = l.numberField("shipment", 1); m.number > maxShipment {
-		l.bad("number", "%d is above %d", m.number, int64(maxShipment))
+	l := read("manifest", subject, text, maxListText)
+	m := &manifest{header: l.header("sallyport manifest v1", "enclave", "shipment", "date", "previous")}
+	if m.version > maxShipment {
+		l.bad("number", "%d is above %d", m.version, int64(maxShipment))
 	}
-	m.date = l.field("date", isDate)
-	m.previous = l.field("previous", isDigestOrDash)
-	if !l.dead && (m.number == 1) != (m.previous == "-") {
-		l.bad("previous", "is %s in shipment %d", m.previous, m.number)
-	}
-	for n, below := 0, m.number; l.more() && strings.HasPrefix(l.text[l.pos:], "recent "); n++ {
+	for n, below := 0, m.version; l.more() && strings.HasPrefix(l.text[l.pos:], "recent "); n++ {
 		number, date, _ := strings.Cut(strings.TrimPrefix(l.next(), "recent "), " ")
-		former, ok := parseNumber(number, maxNumber)
+		former, ok := parseNumber(number, 1, maxNumber)
 		if !ok || !isDate(date) {
 			l.fail("no number and date of a recent shipment")
-		} else if former < 1 || former >= below || n >= maxRecent {
+		} else if former >= below || n >= maxRecent {
 			l.bad("recent", "shipment %d is not below %d, or one of more than %d", former, below, maxRecent)
 		}
 		below = former
 	}
-	if m.items = readItems(l); len(m.lines) == 0 && len(l.faults) == 0 {
+	if l.body(maxItems, m.items.reader(l)); len(m.lines) == 0 && len(l.faults) == 0 {
 		l.bad("empty", "no items")
 	}
 	return m, l.end()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,12 +29,17 @@ type hash [sha256.Size]byte
 
 func (h hash) String() string { return base64.StdEncoding.EncodeToString(h[:]) }
 
-// checkpoint says which tree a ledger had, and who signed that.
+// tree is one that a ledger had.
+type tree struct {
+	size int64
+	root hash
+}
+
+// checkpoint says which tree a ledger has, and who signed that.
 type checkpoint struct {
 	origin string
-	size   int64
-	root   hash
-	by     []signature
+	tree
+	by []signature
 }
 
 // openCheckpoint reads a checkpoint. It must be signed by one of the ledger's keys; witnesses may have signed it, too.
@@ -46,10 +52,10 @@ func openCheckpoint(dir *os.Root, name string, keys, witnesses []*key) (c checkp
 	if err != nil {
 		return c, err
 	}
-	l := read("checkpoint", name, n.text)
+	l := read("checkpoint", name, n.text, maxCheckpoint)
 	origin, size, b64 := l.next(), l.next(), l.next()
 	_, ok := originEnclave(origin)
-	number, ok2 := parseNumber(size, maxEntries)
+	number, ok2 := parseNumber(size, 0, maxEntries)
 	raw, ok3 := decode64(b64)
 	if !ok || !ok2 || !ok3 || len(raw) != sha256.Size {
 		l.fail("no origin, size and tree hash")
@@ -57,29 +63,25 @@ func openCheckpoint(dir *os.Root, name string, keys, witnesses []*key) (c checkp
 	if err := l.end(); err != nil {
 		return c, err
 	}
-	known := slices.Clone(witnesses)
-	for _, k := range keys {
-		if k.name == origin {
-			known = append(known, k)
-		}
+	c = checkpoint{origin: origin, tree: tree{number, hash(raw)}}
+	own := slices.DeleteFunc(slices.Clone(keys), func(k *key) bool { return k.name != origin })
+	by, _, wrong := n.by(append(own, witnesses...))
+	if !slices.ContainsFunc(by, func(s signature) bool { return s.name == origin }) && len(wrong) == 0 {
+		wrong.add("checkpoint-unsigned", name, "is signed by no key of %s", origin)
 	}
-	c = checkpoint{origin: origin, size: number, root: hash(raw)}
-	c.by, err = n.signers(known, "checkpoint", name)
-	if err == nil && !slices.ContainsFunc(c.by, func(s signature) bool { return s.name == origin }) {
-		err = refuse("checkpoint-unsigned", name, "is signed by no key of %s", origin)
-	}
-	return c, err
+	c.by = by
+	return c, wrong.err()
 }
 
-// mark is a tree that the walk must find on its way: the published checkpoint's, or one that a witness cosigned.
-type mark struct {
-	checkpoint
-	witness string // "" for the checkpoint itself
+// cosigned is a tree that a witness cosigned.
+type cosigned struct {
+	tree
+	witness string
 }
 
 // cosignatures gathers what witnesses signed: on the checkpoint, and in the files of dir, one a witness. Each of those must be a tree
-// of the same ledger, no larger than the present one. want names those who must be among them.
-func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []string, rep *report) ([]mark, error) {
+// of the same ledger. want names those who must be among them.
+func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []string, rep *report) (found []cosigned, err error) {
 	all := []checkpoint{now}
 	files, err := listDir(dir, "witness", maxWitnesses, "witness")
 	if err = rep.judge(err); err != nil {
@@ -99,39 +101,34 @@ func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []s
 			return nil, err
 		}
 	}
-	marks := []mark{{now, ""}}
-	seen := map[string]int64{}
+	seen := map[string]bool{}
 	for _, c := range all {
 		for _, s := range c.by {
-			name, ok := strings.CutSuffix(s.name, "/witness")
-			if !ok {
-				continue
-			} else if c.size > now.size {
-				rep.refuse("witness-rollback", name, "cosigned %d entries; now there are %d", c.size, now.size)
-				continue
+			if name, ok := strings.CutSuffix(s.name, "/witness"); ok {
+				found, seen[name] = append(found, cosigned{c.tree, name}), true
+				rep.fact("witness "+name, fmt.Sprintf("%d of %d entries, %s", c.size, now.size, s.time()))
 			}
-			marks, seen[name] = append(marks, mark{c, name}), c.size
-			rep.fact("witness "+name, fmt.Sprintf("%d of %d entries, %s", c.size, now.size, s.cosigned()))
 		}
 	}
 	for _, name := range want {
-		if _, ok := seen[name]; !ok {
+		if !seen[name] {
 			rep.refuse("witness-missing", name, "has not cosigned a tree of this ledger")
 		}
 	}
-	return marks, nil
+	return found, nil
 }
 
-// entry is one statement as a worker left it: signed by key, or not to be believed because of err.
+// entry is one statement as a worker left it. It is used again for another one.
 type entry struct {
-	*statement
-	index int64
-	key   *key
-	err   error
+	statement
+	index           int64
+	key             *key // that may have signed it; nil if none of any root has this keyid
+	checked, signed bool // the signature was looked at, and is right
+	err             error
 }
 
-func (e entry) String() string {
-	if e.statement == nil {
+func (e *entry) String() string {
+	if e.kind == "" {
 		return fmt.Sprintf("entry %d", e.index)
 	}
 	return fmt.Sprintf("entry %d (%s)", e.index, e.kind)
@@ -140,17 +137,18 @@ func (e entry) String() string {
 // ledger walks a published tree. Bundles are read, hashed and checked by several goroutines, a bounded number at a time; what they
 // found is put together in the entries' order by one.
 type ledger struct {
-	dir   *os.Root // relative to it, tiles are under a path
-	under string
-	now   checkpoint
-	rep   *report
-	keys  map[string][]*key // of statements, by keyid
-	each  func(entry)
-	count map[string]int64 // statements believed, by kind
-	// levels[k] holds the hashes of the complete subtrees of 256^(k+1) leaves that fill no tile yet.
-	levels [][]hash
-	done   []int64 // full tiles of each of these levels
-	whole  bool    // all entries were read
+	dir       *os.Root // relative to it, tiles are under a path
+	under     string
+	head      checkpoint
+	rep       *report
+	keys      map[string][]*key // of statements, by keyid
+	persons   bool              // only signatures of persons are checked
+	each      func(*entry)
+	count     map[string]int64 // statements believed, by kind
+	unchecked int64            // of them, those whose signature was not looked at
+	full      [][]hash         // full[k] has the hashes of the complete subtrees of 256^(k+1) leaves
+	rest      []hash           // of the leaves behind those
+	whole     bool             // all entries were read
 }
 
 // merkle is RFC 6962's tree hash over nodes; the last may stand for fewer leaves than the others.
@@ -172,42 +170,54 @@ func merkle(nodes []hash) hash {
 	return sha256.Sum256(both[:])
 }
 
-// tree is the root over everything in levels and the given leaves after it.
-func (l *ledger) tree(leaves []hash) hash {
-	nodes := leaves
-	for _, level := range l.levels {
+// push adds a complete subtree to a level, and compares and folds the tile that it completes.
+func (l *ledger) push(k int, node hash) error {
+	if len(l.full) == k {
+		l.full = append(l.full, nil)
+	}
+	l.full[k] = append(l.full[k], node)
+	n := len(l.full[k])
+	if n%tileWidth > 0 {
+		return nil
+	}
+	tile := l.full[k][n-tileWidth:]
+	return cmp.Or(l.rep.judge(l.tile(nil, k+1, int64(n/tileWidth-1), tile)), l.push(k+1, merkle(tile)))
+}
+
+// treeAt is the tree of the first entries, as the entries make it. Above the leaves it is in memory; leaves are read again.
+func (l *ledger) treeAt(size int64) (root hash, err error) {
+	nodes, bundles := l.rest, size/tileWidth
+	if size%tileWidth > 0 && len(l.full) > 0 && bundles < int64(len(l.full[0])) {
+		b := bundle{index: bundles}
+		if _, err := l.leaves(&b); err != nil {
+			return root, err
+		}
+		if nodes = b.hashes; merkle(nodes) != l.full[0][bundles] {
+			return root, fmt.Errorf("%s changed while it was read", tilePath("entries", bundles))
+		}
+	}
+	nodes = nodes[:size%tileWidth]
+	for _, level := range l.full {
 		if len(nodes) > 0 {
 			nodes = []hash{merkle(nodes)}
 		}
-		nodes = append(slices.Clip(level), nodes...)
+		size /= tileWidth
+		nodes = append(slices.Clone(level[size/tileWidth*tileWidth:size]), nodes...)
 	}
-	return merkle(nodes)
-}
-
-// push adds a complete subtree to level k, and checks and folds the tile that it completes.
-func (l *ledger) push(k int, node hash) error {
-	if len(l.levels) == k {
-		l.levels, l.done = append(l.levels, nil), append(l.done, 0)
-	}
-	if l.levels[k] = append(l.levels[k], node); len(l.levels[k]) < tileWidth {
-		return nil
-	}
-	full := l.levels[k]
-	l.levels[k], l.done[k] = nil, l.done[k]+1
-	return cmp.Or(l.rep.judge(l.tile(k+1, l.done[k]-1, full)), l.push(k+1, merkle(full)))
+	return merkle(nodes), nil
 }
 
 // read returns a published tile or bundle, and its width: the one that the checkpoint needs, or the whole one, which may be there already
-// when the ledger has grown.
-func (l *ledger) read(level string, index int64, width int, limit int64) (name string, data []byte, have int, err error) {
+// when the ledger has grown. It may use the memory of buffer.
+func (l *ledger) read(buffer []byte, level string, index int64, width int, limit int64) (name string, data []byte, have int, err error) {
 	whole := tilePath(level, index)
 	if width < tileWidth {
 		name = fmt.Sprintf("%s.p/%d", whole, width)
-		if data, err = readFile(l.dir, path.Join(l.under, name), limit, "ledger"); !coded(err, "-missing") {
+		if data, err = readInto(buffer, l.dir, path.Join(l.under, name), limit, "ledger"); !coded(err, "-missing") {
 			return name, data, width, err
 		}
 	}
-	data, err = readFile(l.dir, path.Join(l.under, whole), limit, "ledger")
+	data, err = readInto(buffer, l.dir, path.Join(l.under, whole), limit, "ledger")
 	return whole, data, tileWidth, err
 }
 
@@ -221,8 +231,8 @@ func tilePath(level string, index int64) string {
 }
 
 // tile compares a published tile with its hashes as they were computed from the entries.
-func (l *ledger) tile(level int, index int64, want []hash) error {
-	name, data, have, err := l.read(strconv.Itoa(level), index, len(want), maxTile)
+func (l *ledger) tile(buffer []byte, level int, index int64, want []hash) error {
+	name, data, have, err := l.read(buffer, strconv.Itoa(level), index, len(want), maxTile)
 	if err != nil {
 		return err
 	}
@@ -245,140 +255,163 @@ func (l *ledger) tile(level int, index int64, want []hash) error {
 	return nil
 }
 
-// split cuts a bundle into entries, each with its length before it.
-func split(data string, width int) (leaves []string, ok bool) {
-	leaves = make([]string, 0, width)
+// split cuts a bundle into entries, each with its length of two bytes before it. The second of these is left on: a leaf is hashed
+// behind a byte that is zero, and there is one to write over.
+func split(data []byte, width int) (framed [][]byte, ok bool) {
+	framed = make([][]byte, 0, width)
 	for range width {
-		if len(data) < 2 || len(data)-2 < int(data[0])<<8+int(data[1]) {
+		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
 			return nil, false
 		}
-		n := 2 + int(data[0])<<8 + int(data[1])
-		leaves, data = append(leaves, data[2:n]), data[n:]
+		n := 2 + int(binary.BigEndian.Uint16(data))
+		framed, data = append(framed, data[1:n]), data[n:]
 	}
-	return leaves, data == ""
+	return framed, len(data) == 0
 }
 
-// bundle is up to 256 entries and the hashes of their leaves. It has none if the entries could not be read.
+// bundle is up to 256 entries and the hashes of their leaves; it has none if they could not be read. Its memory is used again.
 type bundle struct {
+	index   int64
+	ready   chan bool
+	data    []byte
 	hashes  []hash
 	entries []entry
 	above   hash
 	err     error
 }
 
-// bundle reads entries 256*i and following. It is called from several goroutines.
-func (l *ledger) bundle(i int64) (b bundle) {
-	width := int(min(tileWidth, l.now.size-i*tileWidth))
-	name, data, have, err := l.read("entries", i, width, maxBundle)
+// leaves reads entries 256*b.index and following, and hashes them.
+func (l *ledger) leaves(b *bundle) (leaves [][]byte, err error) {
+	b.hashes, b.entries = b.hashes[:0], b.entries[:0]
+	width := int(min(tileWidth, l.head.size-b.index*tileWidth))
+	name, data, have, err := l.read(b.data, "entries", b.index, width, maxBundle)
 	if err != nil {
-		return bundle{err: err}
+		return nil, err
 	}
-	leaves, ok := split(string(data), have)
+	b.data = data
+	framed, ok := split(data, have)
 	if !ok {
-		return bundle{err: refuse("ledger-bundle", name, "does not hold exactly %d entries", have)}
+		return nil, refuse("ledger-bundle", name, "does not hold exactly %d entries", have)
 	}
-	var scratch []byte
-	b.entries, b.hashes = make([]entry, 0, width), make([]hash, 0, width)
-	for j, leaf := range leaves[:width] {
-		scratch = append(append(scratch[:0], 0), leaf...)
-		b.hashes = append(b.hashes, sha256.Sum256(scratch))
-		e := entry{index: i*tileWidth + int64(j)}
-		e.statement, e.key, e.err = checkEntry(leaf, l.keys, l.now.origin)
-		b.entries = append(b.entries, e)
+	for _, f := range framed[:width] {
+		f[0] = 0
+		b.hashes, leaves = append(b.hashes, sha256.Sum256(f)), append(leaves, f[1:])
 	}
-	b.above = merkle(b.hashes)
-	b.err = l.tile(0, i, b.hashes)
-	return b
+	return leaves, nil
 }
 
-// walk reads the whole tree once and holds it against the marks. It ends at entries that are not there.
-func (l *ledger) walk(marks []mark) error {
+// fill does with a bundle all that can be done without those before it. It is called by several goroutines.
+func (l *ledger) fill(b *bundle) {
+	leaves, err := l.leaves(b)
+	if b.err = err; err != nil {
+		return
+	}
+	b.entries = slices.Grow(b.entries, len(leaves))[:len(leaves)]
+	for i, leaf := range leaves {
+		b.entries[i].check(l, b.index*tileWidth+int64(i), leaf)
+	}
+	b.above = merkle(b.hashes)
+	b.err = l.tile(b.data, 0, b.index, b.hashes) // nobody needs the data any more
+}
+
+// walk reads the whole tree once. It ends at entries that are not there.
+func (l *ledger) walk() error {
 	l.count = map[string]int64{}
-	slices.SortStableFunc(marks, func(a, b mark) int { return cmp.Compare(a.size, b.size) })
 	workers := runtime.GOMAXPROCS(0)
-	pending := make(chan chan bundle, 4*workers) // in the entries' order
+	free, order, work := make(chan *bundle, 3*workers), make(chan *bundle, 3*workers), make(chan *bundle)
+	for range cap(free) {
+		free <- &bundle{ready: make(chan bool, 1)}
+	}
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {
-		defer close(pending)
-		running := make(chan struct{}, workers)
-		for i := range (l.now.size + tileWidth - 1) / tileWidth {
-			c := make(chan bundle, 1)
+		defer close(order)
+		defer close(work)
+		for i := range (l.head.size + tileWidth - 1) / tileWidth {
 			select {
-			case pending <- c:
+			case b := <-free:
+				b.index = i
+				order <- b
+				work <- b
 			case <-stop:
 				return
 			}
-			running <- struct{}{}
-			go func() {
-				c <- l.bundle(i)
-				<-running
-			}()
 		}
 	}()
-	base := int64(0)
-	meet := func(leaves []hash) {
-		for ; len(marks) > 0 && marks[0].size <= base+int64(len(leaves)); marks = marks[1:] {
-			m := marks[0]
-			if got := l.tree(leaves[:m.size-base]); got == m.root {
-				continue
-			} else if m.witness == "" {
-				l.rep.refuse("ledger-root", "checkpoint", "the entries make tree %s, the checkpoint says %s", got, m.root)
-			} else {
-				l.rep.refuse("witness-fork", m.witness, "cosigned tree %s; these %d entries now make %s", m.root, m.size, got)
+	for range workers {
+		go func() {
+			for b := range work {
+				l.fill(b)
+				b.ready <- true
 			}
-		}
+		}()
 	}
-	meet(nil)
-	for c := range pending {
-		b := <-c
-		if err := l.rep.judge(b.err); err != nil {
+	for b := range order {
+		<-b.ready
+		if err := l.rep.judge(b.err); err != nil || len(b.entries) == 0 {
 			return err
 		}
-		if b.entries == nil {
-			return nil
+		for i := range b.entries {
+			l.each(&b.entries[i])
 		}
-		meet(b.hashes)
-		for _, e := range b.entries {
-			l.each(e)
+		if len(b.hashes) < tileWidth {
+			l.rest = slices.Clone(b.hashes)
+		} else if err := l.push(0, b.above); err != nil {
+			return err
 		}
-		if base += int64(len(b.hashes)); len(b.hashes) == tileWidth {
-			if err := l.push(0, b.above); err != nil {
-				return err
-			}
-		}
+		free <- b
 	}
-	for k, level := range l.levels {
-		if len(level) > 0 {
-			if err := l.rep.judge(l.tile(k+1, l.done[k], level)); err != nil {
+	for k, level := range l.full {
+		if tiles := len(level) / tileWidth; len(level)%tileWidth > 0 {
+			if err := l.rep.judge(l.tile(nil, k+1, int64(tiles), level[tiles*tileWidth:])); err != nil {
 				return err
 			}
 		}
 	}
 	l.whole = true
-	return nil
+	made, err := l.treeAt(l.head.size)
+	if err == nil && made != l.head.root {
+		err = refuse("ledger-root", "checkpoint", "the entries make tree %s, the checkpoint says %s", made, l.head.root)
+	}
+	return l.rep.judge(err)
 }
 
-// believed records what a worker found, and tells whether the entry counts.
-func (l *ledger) believed(e entry) bool {
+// contains tells whether the tree that was walked has this one inside.
+func (l *ledger) contains(t tree) (bool, error) {
+	if t.size > l.head.size || !l.whole {
+		return false, nil
+	}
+	made, err := l.treeAt(t.size)
+	return made == t.root, err
+}
+
+// believe counts an entry that nothing is wrong with, and refuses another.
+func (l *ledger) believe(e *entry, wrong faults) bool {
 	var f faults
-	if e.err == errUnknownKey {
-		l.rep.refuse("statement-key", e.String(), "key %.100q is unknown", e.keyid)
-		return false
-	} else if errors.As(e.err, &f) {
-		l.rep.refuse(f[0].Code, e.String(), "%s", f[0].Detail)
+	if errors.As(e.err, &f) {
+		wrong = f
+	}
+	for _, w := range wrong {
+		l.rep.refuse(w.Code, e.String(), "%s", w.Detail)
+	}
+	if len(wrong) > 0 {
 		return false
 	}
-	l.count[e.kind]++
+	if l.count[e.kind]++; !e.checked {
+		l.unchecked++
+	}
 	return true
 }
 
 func (l *ledger) facts() {
-	l.rep.fact("ledger", l.now.origin)
-	l.rep.fact("entries", l.now.size)
-	l.rep.fact("tree", l.now.root.String())
+	l.rep.fact("ledger", l.head.origin)
+	l.rep.fact("entries", l.head.size)
+	l.rep.fact("tree", l.head.root.String())
 	for _, kind := range slices.Sorted(maps.Keys(l.count)) {
 		l.rep.fact("entries "+kind, l.count[kind])
+	}
+	if l.unchecked > 0 {
+		l.rep.notChecked("signatures", "of %d of %d entries; the tree that holds them is signed by the ledger", l.unchecked, l.head.size)
 	}
 }
 
@@ -388,13 +421,14 @@ func verifyLedger(place string, o options, rep *report) error {
 	l := &ledger{under: ".", rep: rep, keys: map[string][]*key{}}
 	for _, s := range o.keys {
 		k, ok := parseVKey(s)
-		if !ok || k.alg != algEd25519 {
+		if !ok || k.kind == mldsa87 || k.kind == cosignature {
 			return usageError(fmt.Sprintf("--key %q is no vkey", s))
 		}
 		if _, ok := originEnclave(k.name); ok {
 			checkpoints = append(checkpoints, k)
 		} else if k.owner, ok = strings.CutSuffix(k.name, "/statement"); ok {
-			l.keys[k.id()] = append(l.keys[k.id()], k)
+			k.context = "statement"
+			l.keys[k.id] = append(l.keys[k.id], k)
 		} else {
 			return usageError(fmt.Sprintf("--key %q is named neither for a ledger nor NAME/statement", s))
 		}
@@ -408,20 +442,21 @@ func verifyLedger(place string, o options, rep *report) error {
 	}
 	defer dir.Close()
 	l.dir = dir
-	if l.now, err = openCheckpoint(dir, "checkpoint", checkpoints, nil); err != nil {
+	if l.head, err = openCheckpoint(dir, "checkpoint", checkpoints, nil); err != nil {
 		return rep.judge(err)
 	}
-	var unchecked int64
-	l.each = func(e entry) {
-		if e.err == errUnknownKey {
-			unchecked++
-			l.count[e.kind]++
-		} else if l.believed(e) && (kinds[e.kind].signer == station) != (e.key.owner == station) {
-			rep.refuse("statement-role", e.String(), "is signed by %s", e.key.owner)
+	l.each = func(e *entry) {
+		var wrong faults
+		switch {
+		case e.err != nil:
+		case e.key == nil && e.text("zone") != l.head.origin:
+			wrong.add("statement-zone", "", "made for %.100q", e.text("zone"))
+		case e.key != nil:
+			wrong = e.signedBy(e.key, l.head.origin, func(role, person string) bool { return (role == station) == (person == station) })
 		}
+		l.believe(e, wrong)
 	}
-	err = l.walk([]mark{{l.now, ""}})
+	err = l.walk()
 	l.facts()
-	rep.fact("unchecked signatures", unchecked)
 	return err
 }

@@ -40,26 +40,29 @@ import (
 
 const usage = `Examples:
 
-  sallyport-verify enclave --root FINGERPRINT public/
-  sallyport-verify enclave --root FINGERPRINT --require approved,built,agreed --witness wendy public/
+  sallyport-verify enclave --root jdtp-lzno-fleu-q2nc-ecpl-jjwz-66go-ac5o public/
+  sallyport-verify enclave --root FINGERPRINT --require approved,built,agreed --witness wendy --manifests manifests/ public/
   sallyport-verify ledger --key VKEY public/ledger
   sallyport-verify volume --root FINGERPRINT --roots public/root --slip slip.txt /media/disc
 
 enclave: the whole public directory of a zone.
-  --root FINGERPRINT   SHA-256 of the text of root document 1, as handed over on paper
-  --require KIND,KIND  refuse unless the ledger holds statements of these kinds
-  --witness PERSON     refuse unless this witness cosigned (may be repeated)
-  --manifests DIR      manifest files; they show which shipment brought an item, so who must not approve it
+  --root FINGERPRINT     of root document 1, as handed over on paper: 8 groups of 4 characters, or the SHA-256 of its text
+  --require KIND,KIND    refuse unless the ledger holds statements of these kinds
+  --witness PERSON       refuse unless this witness cosigned (may be repeated)
+  --manifests DIR        manifest files; they show which shipment brought an item, so who must not approve it
+  --signatures persons   leave out the signatures of the station, which give no authority; those of persons are always checked
 
 ledger: the tree of a zone without a root. Signatures of statements are checked only by the keys given.
-  --key VKEY           the checkpoint key, or a statement key NAME/statement (may be repeated)
+  --key VKEY             the checkpoint key, or a statement key NAME/statement (may be repeated)
 
 volume: one disc, stick or directory of a shipment.
-  --root FINGERPRINT   as above
-  --roots DIR          the root documents 1, 2, 3 ...
-  --slip FILE          the printed slip that came by another way
+  --root FINGERPRINT     as above
+  --roots DIR            the root documents 1, 2, 3 ...
+  --slip FILE            the printed slip that came by another way
+  --mldsa-checked        "sallyport shipment verify" has checked the ML-DSA-87 signatures; this program cannot, and refuses
+                         without this flag what must have them
 
---json prints one object. Exit codes: 0 good, 1 failed, 2 usage, 3 refused.
+--json prints one object. What was not checked is always said. Exit codes: 0 good, 1 failed, 2 usage, 3 refused.
 `
 
 const (
@@ -77,9 +80,10 @@ func (r *repeated) Set(s string) error { *r = append(*r, s); return nil }
 
 // options holds the flags of all three commands; a command defines only its own.
 type options struct {
-	root, roots, slip, manifests, require string
-	witnesses, keys                       repeated
-	json                                  bool
+	root, roots, slip, manifests, require, signatures string
+	pin                                               pin // of root
+	witnesses, keys                                   repeated
+	json, mldsaChecked                                bool
 }
 
 // usageError is a value of a flag that no command could use.
@@ -112,6 +116,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		set.StringVar(&o.root, "root", "", "")
 		set.StringVar(&o.require, "require", "", "")
 		set.StringVar(&o.manifests, "manifests", "", "")
+		set.StringVar(&o.signatures, "signatures", "all", "")
 		set.Var(&o.witnesses, "witness", "")
 	case "ledger":
 		verify = verifyLedger
@@ -121,6 +126,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		set.StringVar(&o.root, "root", "", "")
 		set.StringVar(&o.roots, "roots", "", "")
 		set.StringVar(&o.slip, "slip", "", "")
+		set.BoolVar(&o.mldsaChecked, "mldsa-checked", false, "")
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitGood
@@ -140,11 +146,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		places, rest = append(places, rest[0]), rest[1:]
 	}
+	var pinned bool
+	o.pin, pinned = parsePin(o.root)
 	switch {
 	case len(places) != 1:
 		return wrong("%s takes one place, not %d", command, len(places))
-	case command != "ledger" && !isDigest(o.root):
-		return wrong("--root takes the 64 lower-case hexadecimal digits of the first root's SHA-256")
+	case command != "ledger" && !pinned:
+		return wrong("--root takes the fingerprint of the first root: 8 groups of 4 characters, or the 64 hexadecimal digits of its SHA-256")
+	case command == "enclave" && o.signatures != "all" && o.signatures != "persons":
+		return wrong("--signatures is all or persons")
 	case command == "volume" && o.roots == "":
 		return wrong("--roots DIR is needed: the root documents name the collectors' keys")
 	}

@@ -25,6 +25,25 @@ type fault struct {
 // faults is the error of what was judged and refused. Any other error means that judging itself failed.
 type faults []fault
 
+func (f *faults) add(code, subject, format string, args ...any) {
+	*f = append(*f, fault{code, subject, fmt.Sprintf(format, args...)})
+}
+
+// unless adds what a document lacks.
+func (f *faults) unless(ok bool, h *header, code, format string, args ...any) {
+	if !ok {
+		f.add(h.area+"-"+code, h.subject, format, args...)
+	}
+}
+
+// err is nil if there are none.
+func (f faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}
+
 func (f faults) Error() string { return fmt.Sprintf("%s %s: %s", f[0].Code, f[0].Subject, f[0].Detail) }
 
 func refuse(code, subject, format string, args ...any) error {
@@ -43,6 +62,8 @@ type report struct {
 	Command      string  `json:"command"`
 	Verdict      string  `json:"verdict"` // good, refused, failed
 	Facts        []fact  `json:"facts"`
+	Notices      []fault `json:"notices"`   // nothing wrong, but for persons to look at
+	NotChecked   []fact  `json:"unchecked"` // what somebody else must check
 	Refused      []fault `json:"refused"`
 	RefusedTotal int64   `json:"refused-total"`
 }
@@ -54,6 +75,16 @@ type fact struct {
 }
 
 func (r *report) fact(name string, value any) { r.Facts = append(r.Facts, fact{name, value}) }
+
+func (r *report) notice(code, subject, format string, args ...any) {
+	if len(r.Notices) < maxFindings {
+		r.Notices = append(r.Notices, fault{code, subject, fmt.Sprintf(format, args...)})
+	}
+}
+
+func (r *report) notChecked(subject, format string, args ...any) {
+	r.NotChecked = append(r.NotChecked, fact{subject, fmt.Sprintf(format, args...)})
+}
 
 func (r *report) refuse(code, subject, format string, args ...any) {
 	_ = r.judge(refuse(code, subject, format, args...))
@@ -78,7 +109,8 @@ func (r *report) print(w io.Writer, err error, asJSON bool) error {
 	case r.RefusedTotal > 0:
 		r.Verdict = "refused"
 	}
-	r.Facts, r.Refused = append([]fact{}, r.Facts...), append([]fault{}, r.Refused...) // empty, not null
+	r.Facts, r.NotChecked = append([]fact{}, r.Facts...), append([]fact{}, r.NotChecked...) // empty, not null
+	r.Notices, r.Refused = append([]fault{}, r.Notices...), append([]fault{}, r.Refused...)
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
@@ -86,7 +118,13 @@ func (r *report) print(w io.Writer, err error, asJSON bool) error {
 	for _, f := range r.Facts {
 		fmt.Fprintf(&b, "%-21s %v\n", f.Name, f.Value)
 	}
-	for _, f := range r.Refused { // subjects and details quote what came from outside where they were made
+	for _, f := range r.Notices { // subjects and details quote what came from outside where they were made
+		fmt.Fprintf(&b, "notice                %s %s: %s\n", f.Code, f.Subject, f.Detail)
+	}
+	for _, f := range r.NotChecked {
+		fmt.Fprintf(&b, "NOT CHECKED           %s: %s\n", f.Name, f.Value)
+	}
+	for _, f := range r.Refused {
 		fmt.Fprintf(&b, "refused               %s %s: %s\n", f.Code, f.Subject, f.Detail)
 	}
 	if more := r.RefusedTotal - int64(len(r.Refused)); more > 0 {
@@ -123,6 +161,11 @@ func openFile(dir *os.Root, name string, limit int64, area string) (*os.File, er
 }
 
 func readFile(dir *os.Root, name string, limit int64, area string) ([]byte, error) {
+	return readInto(nil, dir, name, limit, area)
+}
+
+// readInto uses the memory of buffer if it is enough.
+func readInto(buffer []byte, dir *os.Root, name string, limit int64, area string) ([]byte, error) {
 	f, err := openFile(dir, name, limit, area)
 	if err != nil {
 		return nil, err
@@ -132,7 +175,8 @@ func readFile(dir *os.Root, name string, limit int64, area string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	data := make([]byte, 0, min(info.Size(), limit)+1) // one more, so that the end is seen without growing
+	data := slices.Grow(buffer[:0], int(min(info.Size(), limit))+1) // one more, so that the end is seen without growing
+	data = data[:0:min(int64(cap(data)), limit+1)]
 	for len(data) < cap(data) {
 		n, err := f.Read(data[len(data):cap(data)])
 		if data = data[:len(data)+n]; err == io.EOF {

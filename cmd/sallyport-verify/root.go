@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 )
 
@@ -12,193 +11,290 @@ const (
 	maxRoots     = 10_000 // versions of the root
 	maxRootLines = 10_000
 	maxRootText  = 1 << 20
-	maxQuorum    = 16
-	maxPolicy    = 256
 )
 
 // station owns the statement and checkpoint keys of the zone itself. It is no person.
 const station = "station"
 
-// roleFor tells which role a person needs to sign in a context. Statements ask by their kind, the rest are not persons'.
-var roleFor = map[string]string{
-	"root": "officer", "manifest": "collector", "sums": "collector", "allowlist": "reviewer", "witness": "witness",
-	"statement": "", "checkpoint": "", "narinfo": "",
+// purpose is what keys of one context need: a role of their owner, "" being that which a statement's kind asks for, and a kind. The
+// station has no key of a kind that is for persons.
+type purpose struct {
+	role, kinds string
+	persons     string // kinds of keys that only persons have
+}
+
+var contexts = map[string]purpose{
+	"root":       {"officer", plain, p256 + " " + sshsig},
+	"order":      {"officer", plain, p256 + " " + sshsig},
+	"manifest":   {"collector", plain, p256 + " " + sshsig + " " + mldsa87},
+	"sums":       {"collector", minisign, ""},
+	"allowlist":  {"reviewer", plain, p256 + " " + sshsig},
+	"statement":  {"", plain, p256 + " " + sshsig},
+	"checkpoint": {station, plain, ""},
+	"witness":    {"witness", cosignature, ""},
+	"narinfo":    {"", guix, ""},
 }
 
 const roles = " builder collector importer officer reviewer station witness "
 
+func isRole(s string) bool { return isName(s) && strings.Contains(roles, " "+s+" ") }
+
+// policies has the bounds of each; cosigned-TRACK stands beside.
+var policies = map[string][2]int64{"quorum": {1, 16}, "mldsa": {0, 16}, "silence": {1, 3650}, "break-glass": {1, 168}, "manifest": {1, 1}}
+
+const maxCosigned = 100
+
 // root is one version of the root document.
 type root struct {
-	enclave, date, previous, digest string
-	version                         int64
-	keys                            []*key
-	byPublic                        map[[32]byte]*key
-	byID                            map[string]*key // vkeys
-	tracks                          map[string]bool // with a narinfo key
-	roles                           map[string]bool // ROLE PERSON
-	thresholds                      map[string]int64
-	quorum                          int64
+	header
+	note       *note
+	keys       []*key
+	byRaw      map[string]*key
+	byID       map[string]*key // vkeys, by name and hash
+	tracks     map[string]bool // with a narinfo key
+	roles      map[string]map[string]bool
+	deputies   map[string]map[string]string // by role: who takes whose place
+	thresholds map[string]int64
+	policies   map[string]int64
 }
 
 func parseRoot(text, subject string) (*root, error) {
-	if len(text) > maxRootText {
-		return nil, refuse("root-size", subject, "%d bytes, more than %d", len(text), maxRootText)
-	}
-	r := &root{digest: digestOf(text), byPublic: map[[32]byte]*key{}, byID: map[string]*key{}, tracks: map[string]bool{}, roles: map[string]bool{}, thresholds: map[string]int64{}}
-	l := read("root", subject, text)
-	l.head("sallyport root v1")
-	r.enclave = l.field("enclave", isName)
-	r.version = l.numberField("version", 1)
-	r.date = l.field("date", isDate)
-	r.previous = l.field("previous", isDigestOrDash)
-	if !l.dead && (r.version == 1) != (r.previous == "-") {
-		l.bad("previous", "is %s in version %d", r.previous, r.version)
-	}
-	policies, before := map[string]string{}, ""
-	for n := 0; l.more(); n++ {
-		line := l.next()
-		if n >= maxRootLines {
-			l.bad("size", "more than %d lines", maxRootLines)
-			break
-		}
-		next := l.ascending(before, line)
-		before = line
+	r := &root{byRaw: map[string]*key{}, byID: map[string]*key{}, tracks: map[string]bool{}, roles: map[string]map[string]bool{},
+		deputies: map[string]map[string]string{}, thresholds: map[string]int64{}, policies: map[string]int64{}}
+	l := read("root", subject, text, maxRootText)
+	r.header = l.header("sallyport root v1", "enclave", "version", "date", "previous")
+	var exclusive [][2]string
+	l.body(maxRootLines, func(line string) bool {
 		f := strings.Split(line, " ")
-		switch {
-		case !next:
-		case f[0] == "key" && len(f) == 4:
-			r.addKey(l, f[1], f[2], f[3])
-		case f[0] == "policy" && len(f) == 3 && isName(f[1]) && f[2] != "" && len(f[2]) <= maxPolicy:
-			if policies[f[1]] != "" {
-				l.bad("duplicate", "policy %s stands twice", f[1])
-			} else {
-				policies[f[1]] = f[2]
+		ok := false
+		switch f[0] {
+		case "deputy":
+			if ok = len(f) == 4 && isRole(f[1]) && isName(f[2]) && isName(f[3]); ok {
+				if r.deputies[f[1]][f[2]] != "" {
+					l.bad("deputy", "%s is the deputy of two in role %s", f[2], f[1])
+				}
+				put(r.deputies, f[1], f[2], f[3])
 			}
-		case f[0] == "role" && len(f) == 3 && strings.Contains(roles, " "+f[1]+" ") && isName(f[2]):
-			if (f[1] == station) != (f[2] == station) {
-				l.bad("role", "%s has role %s", f[2], f[1])
+		case "exclusive":
+			if ok = len(f) == 3 && isRole(f[1]) && isRole(f[2]) && f[1] < f[2]; ok {
+				exclusive = append(exclusive, [2]string(f[1:]))
 			}
-			r.roles[f[1]+" "+f[2]] = true
-		case f[0] == "threshold" && len(f) == 3:
-			track, ok := strings.CutPrefix(f[1], "allowlist/")
-			n, number := parseNumber(f[2], maxNumber)
-			if f[1] != "root" && !(ok && isName(track)) || !number {
-				l.bad("syntax", "%.200q is no threshold", line)
-			} else if _, twice := r.thresholds[f[1]]; twice {
-				l.bad("duplicate", "threshold %s stands twice", f[1])
-			} else {
+		case "key":
+			if len(f) == 4 {
+				f = append(f, "-", "-")
+			}
+			bound := func(s string) bool { return s == "-" || isDate(s) }
+			if ok = len(f) == 6 && contexts[f[1]].kinds != "" && isName(f[2]) && bound(f[4]) && bound(f[5]) && (f[4] != f[5] || f[4] != "-" || strings.Count(line, " ") == 3); ok {
+				r.addKey(l, f[1], f[2], f[3], strings.TrimPrefix(f[4], "-"), strings.TrimPrefix(f[5], "-"))
+			}
+		case "policy":
+			if ok = len(f) == 3 && isName(f[1]); ok {
+				r.addPolicy(l, f[1], f[2])
+			}
+		case "role":
+			if ok = len(f) == 3 && isRole(f[1]) && isName(f[2]); ok {
+				if (f[1] == station) != (f[2] == station) {
+					l.bad("role", "%s has role %s", f[2], f[1])
+				}
+				put(r.roles, f[1], f[2], true)
+			}
+		case "threshold":
+			if ok = len(f) == 3; !ok {
+				break
+			}
+			n, number := parseNumber(f[2], 0, maxNumber)
+			track, kind, of := strings.Cut(strings.TrimPrefix(f[1], "allowlist/"), "/")
+			if ok = number && (f[1] == "root" || f[1] == "order" || strings.HasPrefix(f[1], "allowlist/") && isName(track) && (!of || isItemKind(kind))); ok {
+				if _, twice := r.thresholds[f[1]]; twice {
+					l.bad("duplicate", "threshold %s stands twice", f[1])
+				}
 				r.thresholds[f[1]] = n
 			}
-		default:
+		}
+		if !ok {
 			l.bad("syntax", "%.200q is no line of a root", line)
 		}
-	}
-	if l.dead || slices.ContainsFunc(l.faults, func(f fault) bool { return f.Code == "root-syntax" }) {
+		return ok
+	})
+	if l.dead || l.has("root-syntax") {
 		return nil, l.end() // what is missing may have been said in a line that nobody understands
 	}
-	var ok bool
-	if r.quorum, ok = parseNumber(policies["quorum"], maxQuorum); !ok || r.quorum < 1 {
-		l.bad("quorum", "policy quorum is %q, not 1 to %d", policies["quorum"], maxQuorum)
-	}
-	if _, ok := r.thresholds["root"]; !ok {
-		l.bad("threshold-missing", "no threshold root")
-	}
-	for track := range r.tracks {
-		if _, ok := r.thresholds["allowlist/"+track]; !ok {
-			l.bad("threshold-missing", "no threshold allowlist/%s", track)
-		}
-	}
-	for name, n := range r.thresholds {
-		context, _, _ := strings.Cut(name, "/")
-		if could := int64(len(r.persons(r.signers(context)))); n < 1 || n > could {
-			l.bad("threshold-range", "threshold %s is %d, and %d persons could sign", name, n, could)
-		}
-	}
+	r.judge(l, exclusive)
 	return r, l.end()
 }
 
-// addKey takes a key line.
-func (r *root) addKey(l *lines, context, owner, s string) {
-	role, known := roleFor[context]
-	if !known || !isName(owner) {
-		l.bad("syntax", "%.200q %.200q: no known context, or no owner", context, owner)
-		return
+func put[T any](m map[string]map[string]T, a, b string, value T) {
+	if m[a] == nil {
+		m[a] = map[string]T{}
 	}
+	m[a][b] = value
+}
+
+// addKey takes a key line.
+func (r *root) addKey(l *lines, name, owner, s, from, until string) {
+	c := contexts[name]
 	k, ok := &key{}, false
-	switch raw, ok64 := decode64(s); context {
-	case "narinfo":
+	switch raw, ok64 := decode64(s); c.kinds {
+	case guix:
 		if ok = isDigest(s); ok {
-			hex.Decode(k.public[:], []byte(s))
+			raw, _ = hex.DecodeString(s)
+			k.kind, k.raw = guix, string(raw)
 			if r.tracks[owner] {
 				l.bad("track-key", "track %s has two keys", owner)
 			}
 			r.tracks[owner] = true
 		}
-	case "sums":
-		if ok = ok64 && len(raw) == 42 && string(raw[:2]) == "Ed" && isSound([32]byte(raw[10:])); ok {
-			k.number, k.public = [8]byte(raw[2:]), [32]byte(raw[10:])
+	case minisign:
+		if ok = ok64 && len(raw) == 42 && string(raw[:2]) == "Ed"; ok {
+			k.kind, k.number = minisign, [8]byte(raw[2:])
+			ok = k.setPublic(string(raw[10:]))
 		}
 	default:
 		k, ok = parseVKey(s)
+		allowed := c.kinds + " "
+		if owner != station {
+			allowed += c.persons + " "
+		}
+		ok = ok && strings.Contains(allowed, k.kind+" ")
 	}
 	enclave, isOrigin := originEnclave(k.name)
-	if !ok || context == "checkpoint" && !isOrigin {
-		l.bad("key", "%.200q is malformed, weak, or named for no ledger", s)
+	if !ok || name == "checkpoint" && !isOrigin {
+		l.bad("key", "%.200q is malformed, weak, of a kind that must not stand here, or named for no ledger", s)
 		return
 	}
-	k.context, k.owner = context, owner
+	k.context, k.owner, k.from, k.until = name, owner, from, until
 	switch {
-	case context == "checkpoint" && (enclave != r.enclave || owner != station), owner == station && role != "", k.alg != 0 && context != "checkpoint" && k.name != owner+"/"+context:
-		l.bad("owner", "key %s stands on a line of %s/%s in the root of %s", quote(k.name), owner, context, r.enclave)
-	case k.alg != 0 && (k.alg == algCosignature) != (context == "witness"):
-		l.bad("key", "%s is a key of another type", k.id())
+	case name == "checkpoint" && (enclave != r.enclave || owner != station), owner == station && c.role != "" && c.role != station, k.id != "" && name != "checkpoint" && k.name != owner+"/"+name:
+		l.bad("owner", "key %s stands on a line of %s/%s in the root of %s", quote(k.name), owner, name, r.enclave)
 	}
-	if r.byPublic[k.public] != nil || k.alg != 0 && r.byID[k.id()] != nil {
-		l.bad("duplicate-key", "the key of %s/%s stands on two lines", owner, context)
+	if from+until != "" && (name == "checkpoint" || name == "witness" || name == "narinfo") || from != "" && until != "" && from >= until {
+		l.bad("validity", "what this key signs bears no date, or %s is not before %s", from, until)
 	}
-	r.byPublic[k.public], r.keys = k, append(r.keys, k)
-	if k.alg != 0 {
-		r.byID[k.id()] = k
+	if r.byRaw[k.raw] != nil || k.id != "" && r.byID[k.id] != nil {
+		l.bad("duplicate-key", "the key of %s/%s stands on two lines", owner, name)
+	}
+	r.byRaw[k.raw], r.keys = k, append(r.keys, k)
+	if k.id != "" {
+		r.byID[k.id] = k
+	}
+}
+
+func (r *root) addPolicy(l *lines, name, value string) {
+	bounds, known := policies[name]
+	if track, ok := strings.CutPrefix(name, "cosigned-"); ok && isName(track) {
+		bounds, known = [2]int64{1, maxCosigned}, true
+	}
+	n, ok := parseNumber(value, bounds[0], bounds[1])
+	_, twice := r.policies[name]
+	switch {
+	case twice:
+		l.bad("duplicate", "policy %s stands twice", name)
+	case !known:
+		l.bad("policy", "%s is unknown, so nobody can keep it", name)
+	case ok:
+		r.policies[name] = n
+	case name == "quorum":
+		l.bad("quorum", "policy quorum is %.30q, not %d to %d", value, bounds[0], bounds[1])
+	default:
+		l.bad("policy", "%s is %.30q, not %d to %d", name, value, bounds[0], bounds[1])
+	}
+}
+
+// judge looks at the lines together.
+func (r *root) judge(l *lines, exclusive [][2]string) {
+	for role, deputies := range r.deputies {
+		for deputy, principal := range deputies {
+			if !r.roles[role][deputy] || !r.roles[role][principal] || deputies[principal] != "" {
+				l.bad("deputy", "%s for %s: one of them does not have role %s, or the latter is a deputy, too", deputy, principal, role)
+			}
+		}
+	}
+	for _, pair := range exclusive {
+		for person := range r.roles[pair[0]] {
+			if r.roles[pair[1]][person] {
+				l.bad("exclusive", "%s is %s and %s", person, pair[0], pair[1])
+			}
+		}
+	}
+	if _, ok := r.policies["quorum"]; !ok && !l.has("root-quorum") {
+		l.bad("quorum", "no policy quorum")
+	}
+	needed := map[string]bool{"root": true, "order": true}
+	for track := range r.tracks {
+		needed["allowlist/"+track] = true
+	}
+	for name, n := range r.thresholds {
+		context, track, _ := strings.Cut(name, "/")
+		track, kind, _ := strings.Cut(track, "/")
+		if kind != "" {
+			needed["allowlist/"+track] = true
+		}
+		could := int64(len(r.seats(contexts[context].role, r.signers(context, r.date))))
+		if n < 1 || n > could || kind != "" && n < r.thresholds["allowlist/"+track] {
+			l.bad("threshold-range", "threshold %s is %d: less than the track's, or more than the %d persons who could sign", name, n, could)
+		}
+	}
+	for name := range needed {
+		if _, ok := r.thresholds[name]; !ok {
+			l.bad("threshold-missing", "no threshold %s", name)
+		}
+	}
+	var beside []*key
+	for _, k := range r.keys {
+		if k.kind == mldsa87 && r.roles["collector"][k.owner] {
+			beside = append(beside, k)
+		}
+	}
+	for name, n := range r.policies {
+		track, cosigned := strings.CutPrefix(name, "cosigned-")
+		if name == "mldsa" && n > int64(len(r.seats("collector", beside))) || cosigned && (r.thresholds["allowlist/"+track] == 0 || n > int64(len(r.seats("witness", r.signers("witness", ""))))) {
+			l.bad("policy", "%s is %d: more than could sign, or there is no such track", name, n)
+		}
 	}
 }
 
 // originEnclave returns the enclave of a ledger's origin sallyport/ENCLAVE/KIND.
 func originEnclave(s string) (string, bool) {
-	f := strings.Split(s, "/")
-	ok := len(f) == 3 && f[0] == "sallyport" && isName(f[1]) && (f[2] == "outside" || f[2] == "staging" || f[2] == "inside")
-	return f[min(1, len(f)-1)], ok
+	rest, ok := strings.CutPrefix(s, "sallyport/")
+	enclave, zone, _ := strings.Cut(rest, "/")
+	return enclave, ok && isName(enclave) && (zone == "outside" || zone == "staging" || zone == "inside")
 }
 
-// signers lists the keys that count in a context: those of persons with its role.
-func (r *root) signers(context string) (keys []*key) {
+// signers lists the keys that count in a context for what bears a date: those of persons with its role. ML-DSA-87 keys are among them.
+func (r *root) signers(name, date string) (keys []*key) {
 	for _, k := range r.keys {
-		if k.context == context && (roleFor[context] == "" || r.roles[roleFor[context]+" "+k.owner]) {
+		if role := contexts[name].role; k.context == name && k.counts(date) && (role == "" || r.roles[role][k.owner]) {
 			keys = append(keys, k)
 		}
 	}
 	return keys
 }
 
-// persons names the owners of the keys, by this root. No public key stands in two lines of a root, so distinct persons have
-// distinct keys.
-func (r *root) persons(keys []*key) map[string]bool {
-	owners := map[string]bool{}
-	for _, k := range keys {
-		owners[r.byPublic[k.public].owner] = true
+// seat is who a person counts as in a role: a deputy as the principal.
+func (r *root) seat(role, person string) string {
+	if principal := r.deputies[role][person]; principal != "" {
+		return principal
 	}
-	return owners
+	return person
 }
 
-// open verifies a note by the keys of a context; below the threshold of that name it is refused.
-func (r *root) open(n *note, context, threshold, subject string) ([]signature, error) {
-	by, err := n.signers(r.signers(context), context, subject)
-	if err != nil {
-		return nil, err
+// seats names the seats that these keys' owners have in a role. No key stands in two lines of a root, so distinct seats have distinct keys.
+func (r *root) seats(role string, keys []*key) map[string]bool {
+	seats := map[string]bool{}
+	for _, k := range keys {
+		seats[r.seat(role, k.owner)] = true
 	}
-	if owners := r.persons(keysOf(by)); int64(len(owners)) < r.thresholds[threshold] {
-		return nil, refuse(context+"-threshold", subject, "signed by %d of the %d persons that root %d asks for", len(owners), r.thresholds[threshold], r.version)
+	return seats
+}
+
+// open verifies a note by the keys of a context that count on a date; with fewer than need seats it is refused.
+func (r *root) open(n *note, name, date string, need int64) (by []signature, wrong faults) {
+	by, _, wrong = n.by(r.signers(name, date))
+	have := int64(len(r.seats(contexts[name].role, keysOf(by))))
+	if have < need && len(wrong) == 0 {
+		wrong.add(n.area+"-threshold", n.subject, "signed by %d of the %d persons that root %d asks for", have, need, r.version)
 	}
-	return by, nil
+	return by, wrong
 }
 
 func keysOf(by []signature) (keys []*key) {
@@ -208,14 +304,16 @@ func keysOf(by []signature) (keys []*key) {
 	return keys
 }
 
-// openChain opens root documents 1, 2, 3 ... The first is believed by its digest, each further one by the signatures of two
-// thresholds: its forerunner's and its own. The chain ends before the first document that is refused.
-func openChain(dir *os.Root, under, pin string, rep *report) (chain []*root, err error) {
+// openChain opens root documents 1, 2, 3 ... The chain ends before the first one that is refused.
+func openChain(dir *os.Root, under string, p pin, rep *report) (chain []*root, err error) {
 	files, err := listDir(dir, under, maxRoots, "root")
 	for n := 1; err == nil && n <= max(1, len(files)); n++ {
-		var r *root
-		if r, err = openRoot(dir, fmt.Sprintf("%s/%d", under, n), pin, chain); err == nil {
-			chain = append(chain, r)
+		var data []byte
+		if data, err = readFile(dir, fmt.Sprintf("%s/%d", under, n), maxRootText+maxSigLines, "root"); err == nil {
+			var r *root
+			if r, err = openRoot(data, fmt.Sprintf("root %d", n), p, chain); err == nil {
+				chain = append(chain, r)
+			}
 		}
 	}
 	if len(chain) > 0 {
@@ -227,40 +325,38 @@ func openChain(dir *os.Root, under, pin string, rep *report) (chain []*root, err
 	return chain, rep.judge(err)
 }
 
-func openRoot(dir *os.Root, name, pin string, chain []*root) (*root, error) {
-	subject := fmt.Sprintf("root %d", len(chain)+1)
-	data, err := readFile(dir, name, maxRootText+maxSigLines, "root")
-	if err != nil {
-		return nil, err
-	}
+// openRoot opens the next root of a chain. The first is believed by its fingerprint.
+func openRoot(data []byte, subject string, p pin, chain []*root) (*root, error) {
 	n, err := parseNote(data, "root", subject)
 	if err != nil {
 		return nil, err
 	}
-	if len(chain) == 0 && digestOf(n.text) != pin {
-		return nil, refuse("root-pin", subject, "its digest is %s, not the one handed over", digestOf(n.text))
+	if digest := digestOf(n.text); len(chain) == 0 && !p.matches(digest) {
+		return nil, refuse("root-pin", subject, "its digest is %s, not the one handed over", digest)
 	}
 	r, err := parseRoot(n.text, subject)
 	if err != nil {
 		return nil, err
 	}
-	if r.version != int64(len(chain)+1) {
-		return nil, refuse("root-version", subject, "says that it is version %d", r.version)
+	r.note = n
+	return r, r.next(chain).err()
+}
+
+// next tells why a well-formed root is not the next of a chain. Each but the first needs the signatures of two thresholds: its
+// forerunner's and its own.
+func (r *root) next(chain []*root) faults {
+	_, wrong := r.open(r.note, "root", r.date, r.thresholds["root"])
+	if len(chain) == 0 {
+		wrong.unless(r.version == 1, &r.header, "version", "says that it is version %d", r.version)
+		return wrong
 	}
-	if len(chain) > 0 {
-		before := chain[len(chain)-1]
-		switch {
-		case r.previous != before.digest:
-			return nil, refuse("root-previous", subject, "previous is not the digest of root %d", before.version)
-		case r.enclave != before.enclave:
-			return nil, refuse("root-enclave", subject, "enclave is %s, was %s", r.enclave, before.enclave)
-		case r.date < before.date: // one spelling, so the order of bytes is that of time
-			return nil, refuse("root-date", subject, "its date is before that of root %d", before.version)
-		}
-		if _, err := before.open(n, "root", "root", subject); err != nil {
-			return nil, err
-		}
+	before := chain[len(chain)-1]
+	_, also := before.open(r.note, "root", r.date, before.thresholds["root"])
+	switch wrong = append(wrong, also...); {
+	case r.version < before.version || r.digest == before.digest:
+		return faults{{"root-rollback", r.subject, fmt.Sprintf("is version %d; version %d is in force", r.version, before.version)}}
+	case r.version == before.version && len(wrong) == 0:
+		return faults{{"root-equivocation", r.subject, fmt.Sprintf("ALARM: two texts are root %d", r.version)}}
 	}
-	_, err = r.open(n, "root", "root", subject)
-	return r, err
+	return append(wrong, r.after(&before.header)...)
 }

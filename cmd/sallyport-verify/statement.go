@@ -1,7 +1,7 @@
 package main
 
 import (
-	"cmp"
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -12,45 +12,68 @@ import (
 )
 
 const (
-	maxEnvelope = 65_535
-	maxInteger  = 1 << 53
-	maxDepth    = 16 // of arrays and objects, the predicate being the first
+	maxEnvelope  = 65_535
+	maxSignature = 1024 // bytes of one
+	maxInteger   = 1 << 53
+	maxDepth     = 16 // of arrays and objects, the predicate being the first
 )
 
-// kind is what one kind of statement demands: the role of its signer, and the members of its predicate beside time and zone.
+// kind is what one kind of statement demands: the role of its signer, and the members of its predicate.
 type kind struct {
 	signer  string
 	members []form
 }
 
-// form is a member's name and type: s string, n name of a person, enclave, track or zone's kind, h sha256, d date, z a ledger's origin,
-// p store path, i number, o object, r reason; [] and {} are arrays and objects of what stands behind.
-type form struct{ name, kind string }
+// form is a member's name and what its value must be: s string, n name, h sha256, d date, z a ledger's origin, p store path, l line of a
+// note, r reason, x a document's word, i number, o object, or one of records; [] and {} are arrays and objects of what stands behind, []< an array that is
+// sorted and has nothing twice.
+type form struct{ name, value string }
 
-// always is what every predicate has.
-var always = []form{{"time", "d"}, {"zone", "z"}}
+// records are objects with these members and no others.
+var records = map[string][]form{
+	"reason": {{"code", "s"}, {"subject", "s"}},
+	"output": {{"path", "p"}, {"references", "[]<p"}, {"size", "i"}},
+}
+
+func says(signer string, members ...string) kind {
+	k := kind{signer: signer}
+	for _, m := range append(members, "time d", "zone z") {
+		name, value, _ := strings.Cut(m, " ")
+		k.members = append(k.members, form{name, value})
+	}
+	slices.SortFunc(k.members, func(a, b form) int { return strings.Compare(a.name, b.name) })
+	return k
+}
 
 var kinds = map[string]kind{
-	"created":   {station, []form{{"enclave", "n"}, {"kind", "n"}}},
-	"root":      {station, []form{{"version", "i"}}},
-	"collected": {station, []form{{"bytes", "i"}, {"items", "i"}, {"request", "h"}}},
-	"inspected": {station, []form{{"bytes", "i"}, {"confinement", "o"}, {"files", "i"}, {"findings", "{}i"}}},
-	"shipped":   {station, []form{{"bytes", "i"}, {"items", "i"}, {"shipment", "i"}}},
-	"imported":  {"importer", []form{{"bytes", "i"}, {"items", "i"}, {"person", "n"}, {"shipment", "i"}}},
-	"refused":   {station, []form{{"reasons", "[]r"}, {"stage", "s"}, {"total", "i"}}},
-	"approved":  {station, []form{{"person", "n"}, {"signature", "s"}, {"track", "n"}, {"version", "i"}}},
-	"rejected":  {station, []form{{"date", "d"}, {"person", "n"}, {"reason", "s"}, {"shipment", "i"}, {"signature", "s"}}},
-	"allowed":   {station, []form{{"persons", "[]s"}, {"track", "n"}, {"version", "i"}}},
-	"signed":    {station, []form{{"track", "n"}}},
-	"built":     {"builder", []form{{"derivation", "p"}, {"derivation-sha256", "h"}, {"outputs", "{}o"}, {"person", "n"}, {"system", "s"}}},
-	"agreed":    {station, []form{{"builders", "[]s"}, {"derivation", "p"}}},
-	"disagreed": {station, []form{{"builders", "{}[]s"}}},
+	"created":     says(station, "enclave n", "kind n"),
+	"root":        says(station, "changes []s", "version i"),
+	"undersigned": says(station, "document x", "person n", "signature l", "version i"),
+	"ordered":     says(station, "persons []s", "version i"),
+	"recalled":    says(station, "version i"),
+	"collected":   says(station, "bytes i", "items i", "request h"),
+	"inspected":   says(station, "bytes i", "confinement o", "files i", "findings {}i"),
+	"shipped":     says(station, "bytes i", "items i", "shipment i"),
+	"imported":    says("importer", "bytes i", "items i", "person n", "shipment i"),
+	"refused":     says(station, "reasons []reason", "stage s", "total i"),
+	"approved":    says(station, "person n", "signature l", "track n", "version i"),
+	"rejected":    says(station, "date d", "person n", "reason r", "shipment i", "signature l"),
+	"allowed":     says(station, "persons []s", "track n", "version i"),
+	"released":    says(station, "from n", "track n", "version i"),
+	"signed":      says(station, "track n"),
+	"built":       says("builder", "derivation p", "derivation-sha256 h", "outputs {}output", "person n", "system s"),
+	"agreed":      says(station, "builders []s", "derivation p"),
+	"disagreed":   says(station, "builders {}[]s"),
+	"restored":    says(station, "size i", "version i"),
+	"rebuilt":     says(station, "size i"),
+	"witnessed":   says(station, "person n", "signature l", "size i"),
+	"checked":     says(station, "date d", "derived i", "host s", "items i", "kept i", "orders i", "recalled i", "report h", "unknown i"),
 }
 
 // statement is one entry of a ledger, well formed but not yet believed.
 type statement struct {
 	kind, keyid, payload string
-	sig                  []byte
+	sig, raw             []byte
 	subjects             []subject
 	subjectText          string // their JSON
 	predicate            []member
@@ -74,9 +97,9 @@ func get(members []member, name string) string {
 func (st *statement) text(name string) string  { return unquote(get(st.predicate, name)) }
 func (st *statement) number(name string) int64 { return number(get(st.predicate, name)) }
 
-// jsonList takes an object or array apart that was read before.
-func jsonList(json string) (members []member) {
-	(&scanner{s: json}).value(1, &members)
+// parts takes an object or array apart that was read before.
+func parts(json string) (members []member) {
+	(&scanner{s: json}).members(1, nil, "", &members)
 	return members
 }
 
@@ -98,132 +121,129 @@ func unquote(json string) string {
 	return json
 }
 
-// fits tells whether a value is of a type.
-func fits(json, kind string) bool {
-	if json == "" {
-		return false
-	}
-	c := json[0]
-	switch kind[0] {
-	case 's':
-		return c == '"'
-	case 'n':
-		return isName(unquote(json))
-	case 'h':
-		return isDigest(unquote(json))
-	case 'd':
-		return isDate(unquote(json))
-	case 'z':
-		_, ok := originEnclave(unquote(json))
+// fits tells whether a string is of a form.
+func fits(text, form string) bool {
+	switch form {
+	case "s":
+		return true
+	case "n":
+		return isName(text)
+	case "h":
+		return isDigest(text)
+	case "d":
+		return isDate(text)
+	case "z":
+		_, ok := originEnclave(text)
 		return ok
-	case 'p':
-		base, ok := strings.CutPrefix(unquote(json), "/gnu/store/")
+	case "p":
+		base, ok := strings.CutPrefix(text, "/gnu/store/")
 		return ok && isStoreName(base)
-	case 'i':
-		return c >= '0' && c <= '9'
-	case 'r':
-		m := jsonList(json)
-		return c == '{' && len(m) == 2 && m[0].name == "code" && m[1].name == "subject" && fits(m[0].json, "s") && fits(m[1].json, "s")
+	case "l":
+		_, ok := parseSignature(text)
+		return ok
+	case "r":
+		return isReason(text)
+	case "x":
+		return text == "root" || text == "orders"
 	}
-	return c == kind[0] && !slices.ContainsFunc(jsonList(json), func(m member) bool { return !fits(m.json, kind[2:]) }) || kind == "o" && c == '{'
+	return false
 }
 
-// checkEntry judges what can be judged of an entry without those before it. It returns the statement unless its form is wrong, and the
-// key unless its signature does not count.
-func checkEntry(leaf string, keys map[string][]*key, origin string) (*statement, *key, error) {
-	st := &statement{subjects: make([]subject, 0, 1), predicate: make([]member, 0, 8)}
-	if len(leaf) > maxEnvelope {
-		return nil, nil, refuse("statement-size", "", "%d bytes, more than %d", len(leaf), maxEnvelope)
+// check judges what can be judged of an entry without those before it: its form, and whether any key of its keyid signed it.
+func (e *entry) check(l *ledger, index int64, leaf []byte) {
+	*e = entry{statement: statement{subjects: e.subjects[:0], predicate: e.predicate[:0], sig: e.sig[:0], raw: e.raw[:0]}, index: index}
+	if e.err = e.open(leaf); e.err != nil {
+		return
 	}
-	if err := st.parse(leaf); err != nil {
-		return nil, nil, refuse("statement-not-canonical", "", "%v", err)
-	}
-	k, ok := kinds[st.kind]
-	if !ok {
-		return nil, nil, refuse("statement-kind", "", "kind %.100q is unknown", st.kind)
-	}
-	for _, forms := range [][]form{always, k.members} {
-		for _, f := range forms {
-			if !fits(get(st.predicate, f.name), f.kind) {
-				return nil, nil, refuse("statement-predicate", "", "member %q is missing or of another type", f.name)
-			}
-		}
-	}
-	if err := st.more(); err != nil {
-		return nil, nil, refuse("statement-predicate", "", "%v", err)
-	}
-	if zone := st.text("zone"); zone != origin {
-		return st, nil, refuse("statement-zone", "", "made for %.100q", zone)
-	}
-	known := keys[st.keyid] // more than one only if two roots give two keys one number
+	known := l.keys[e.keyid] // more than one only if two roots give two keys one number
 	if len(known) == 0 {
-		return st, nil, errUnknownKey
+		return
 	}
-	message := []byte("DSSEv1 28 application/vnd.in-toto+json " + strconv.Itoa(len(st.payload)) + " " + st.payload)
-	for _, k := range known {
-		if k.verify(message, st.sig) {
-			return st, k, nil
-		}
+	e.key = known[0]
+	if l.persons && kinds[e.kind].signer == station {
+		return
 	}
-	return st, nil, refuse("statement-signature", "", "the signature of %.100q does not verify", st.keyid)
+	message := []byte("DSSEv1 28 application/vnd.in-toto+json " + strconv.Itoa(len(e.payload)) + " " + e.payload)
+	at := slices.IndexFunc(known, func(k *key) bool { return k.verify(message, e.sig) })
+	if e.checked = true; at >= 0 {
+		e.key, e.signed = known[at], true
+	}
 }
 
-var errUnknownKey = errors.New("the key is unknown")
-
-// more checks what single kinds demand beyond the types of their members.
-func (st *statement) more() error {
-	switch st.kind {
-	case "created", "root", "imported", "approved", "rejected", "allowed":
-		if len(st.subjects) != 1 {
-			return fmt.Errorf("%d subjects, not one", len(st.subjects))
+// signedBy tells what is wrong with the signature of an entry, k being the key of its keyid that is in force.
+func (e *entry) signedBy(k *key, origin string, has func(role, person string) bool) (wrong faults) {
+	role := kinds[e.kind].signer
+	switch {
+	case k == nil || !k.counts(e.text("time")):
+		wrong.add("statement-key", "", "key %.100q is unknown, or does not count at that time", e.keyid)
+	case e.checked && !e.signed || e.key.raw != k.raw:
+		wrong.add("statement-signature", "", "the signature of %.100q does not verify", e.keyid)
+	default:
+		if !has(role, k.owner) {
+			wrong.add("statement-role", "", "signed by %s, who does not have role %s", k.owner, role)
+		}
+		if role != station && e.text("person") != k.owner {
+			wrong.add("statement-person", "", "says %.100q, signed by %s", e.text("person"), k.owner)
+		}
+		if zone := e.text("zone"); zone != origin {
+			wrong.add("statement-zone", "", "made for %.100q", zone)
 		}
 	}
-	switch st.kind {
-	case "rejected":
-		if s := st.text("reason"); s == "" || len(s) > 500 || !isPrintable(s) || strings.TrimSpace(s) != s {
-			return fmt.Errorf("%.600q is no reason", s)
+	return wrong
+}
+
+// open reads an entry and judges its form. It leaves a kind unless that is wrong.
+func (st *statement) open(leaf []byte) error {
+	if len(leaf) > maxEnvelope {
+		return refuse("statement-size", "", "%d bytes, more than %d", len(leaf), maxEnvelope)
+	}
+	misfits, err := st.parse(leaf)
+	if err != nil {
+		return refuse("statement-not-canonical", "", "%v", err)
+	}
+	name := st.kind
+	if st.kind = ""; kinds[name].signer == "" {
+		return refuse("statement-kind", "", "kind %.100q is unknown", name)
+	}
+	var wrong faults
+	for _, name := range misfits {
+		wrong.add("statement-predicate", "", "member %.100q is missing or of another type", name)
+	}
+	if len(wrong) > 0 {
+		return wrong
+	}
+	switch st.kind = name; name {
+	case "created", "root", "undersigned", "ordered", "imported", "approved", "rejected", "allowed", "released", "restored", "rebuilt", "witnessed", "checked":
+		if len(st.subjects) != 1 {
+			return refuse("statement-predicate", "", "%d subjects, not one", len(st.subjects))
 		}
 	case "built":
-		paths := map[string]bool{}
-		for _, o := range jsonList(get(st.predicate, "outputs")) {
-			f := jsonList(o.json)
-			if len(f) != 3 || f[0].name != "path" || f[1].name != "references" || f[2].name != "size" || !fits(f[0].json, "p") || !fits(f[1].json, "[]p") || !fits(f[2].json, "i") {
-				return fmt.Errorf("output %.50q is not path, references and size", o.name)
-			}
-			if refs := jsonList(f[1].json); !slices.IsSortedFunc(refs, func(a, b member) int { return cmp.Or(strings.Compare(a.json, b.json), 1) }) || paths[unquote(f[0].json)] {
-				return fmt.Errorf("output %.50q has references not sorted or twice, or the path of another", o.name)
-			}
-			paths[unquote(f[0].json)] = true
-		}
-		if len(paths) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !paths[s.name] }) {
-			return fmt.Errorf("the subjects are not the outputs")
+		outputs := get(st.predicate, "outputs") // each has one path, and quotes within strings are escaped
+		if strings.Count(outputs, `"path":"`) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !strings.Contains(outputs, `"path":"`+s.name+`"`) }) {
+			return refuse("statement-predicate", "", "the subjects are not the outputs")
 		}
 	}
 	return nil
 }
 
-// parse reads a DSSE envelope and the statement in it. Only the canonical bytes of each pass: the scanner accepts nothing that would be
-// printed otherwise, so there is nothing to print again.
-func (st *statement) parse(leaf string) error {
-	s := &scanner{s: leaf}
-	s.literal(`{"payload":`)
-	payload, ok := decode64(s.raw64())
-	s.literal(`,"payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":`)
-	st.keyid = s.str()
-	s.literal(`,"sig":`)
-	sig, ok2 := decode64(s.raw64())
-	s.literal(`}]}`)
-	if !ok || !ok2 {
-		s.fail("base64 in another spelling")
+// parse reads a DSSE envelope and the statement in it, and names the members that are missing or of another form. Only the canonical
+// bytes of each pass: the scanner accepts nothing that would be printed otherwise, so there is nothing to print again.
+func (st *statement) parse(leaf []byte) (misfits []string, err error) {
+	rest, ok := bytes.CutPrefix(leaf, []byte(`{"payload":"`))
+	payload, rest, ok1 := bytes.Cut(rest, []byte(`","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"`))
+	keyid, rest, ok2 := bytes.Cut(rest, []byte(`","sig":"`))
+	sig, ok3 := bytes.CutSuffix(rest, []byte(`"}]}`))
+	var ok4, ok5 bool
+	st.raw, ok4 = append64(st.raw, payload)
+	st.sig, ok5 = append64(st.sig, sig)
+	if !ok || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(st.sig) < 1 || len(st.sig) > maxSignature || !isKeyID(string(keyid)) {
+		return nil, errors.New("not an envelope in its one spelling")
 	}
-	if err := s.end("envelope"); err != nil {
-		return err
-	}
-	st.payload, st.sig = string(payload), sig
+	st.keyid, st.payload = string(keyid), string(st.raw)
 	return st.parsePayload()
 }
 
-func (st *statement) parsePayload() error {
+func (st *statement) parsePayload() (misfits []string, err error) {
 	s := &scanner{s: st.payload}
 	s.literal(`{"_type":"https://in-toto.io/Statement/v1","subject":[`)
 	start := s.i
@@ -243,17 +263,17 @@ func (st *statement) parsePayload() error {
 	}
 	s.literal(`],"predicateType":`)
 	st.kind = s.str()
+	name, ok := strings.CutPrefix(st.kind, "urn:sallyport:statement:")
+	if st.kind, _ = strings.CutSuffix(name, ":1"); !ok || st.kind == name || !isName(st.kind) {
+		s.fail("predicate type %.100q", name)
+	}
 	s.literal(`,"predicate":`)
 	if s.err == nil && !strings.HasPrefix(s.s[s.i:], "{") {
 		s.fail("the predicate is no object")
 	}
-	s.value(1, &st.predicate)
+	misfits = s.members(1, kinds[st.kind].members, "", &st.predicate)
 	s.literal(`}`)
-	name, ok := strings.CutPrefix(st.kind, "urn:sallyport:statement:")
-	if st.kind, _ = strings.CutSuffix(name, ":1"); !ok || st.kind == name {
-		s.fail("predicate type %.100q", name)
-	}
-	return s.end("payload")
+	return misfits, s.end("payload")
 }
 
 // scanner reads canonical JSON: no white space, members sorted and each once, one spelling for each string and number.
@@ -289,6 +309,14 @@ func (s *scanner) literal(want string) {
 	s.i += len(want)
 }
 
+// peek returns the next byte; none is 0, which nothing begins with.
+func (s *scanner) peek() byte {
+	if s.i < len(s.s) {
+		return s.s[s.i]
+	}
+	return 0
+}
+
 // skip passes over c if it is next.
 func (s *scanner) skip(c byte) bool {
 	if s.i < len(s.s) && s.s[s.i] == c {
@@ -298,98 +326,115 @@ func (s *scanner) skip(c byte) bool {
 	return false
 }
 
-// raw64 reads a string that is base64, so has no escapes; decode64 checks the rest.
-func (s *scanner) raw64() string {
-	s.literal(`"`)
-	raw, _, ok := strings.Cut(s.s[s.i:], `"`)
-	if !ok {
-		s.fail("a string without an end")
-		return ""
-	}
-	s.i += len(raw) + 1
-	return raw
-}
-
+// str reads a string and returns what it says.
 func (s *scanner) str() string {
 	start := s.i
 	s.literal(`"`)
-	for s.i < len(s.s) {
-		switch c := s.s[s.i]; {
-		case c == '"':
-			s.i++
-			return unquote(s.s[start:s.i])
-		case c == '\\':
-			if next := s.s[s.i+1:]; next == "" || next[0] != '"' && next[0] != '\\' {
+	for text, i := s.s, s.i; i < len(text); {
+		c := text[i]
+		if i++; c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
+			continue
+		}
+		switch s.i = i; c {
+		case '"':
+			return unquote(text[start:i])
+		case '\\':
+			if i == len(text) || text[i] != '"' && text[i] != '\\' {
 				s.fail("an escape that is not needed")
 				return ""
 			}
-			s.i += 2
-		case c >= 0x20 && c < 0x7f:
-			s.i++
+			i++
 		default:
-			r, n := utf8.DecodeRuneInString(s.s[s.i:])
+			r, n := utf8.DecodeRuneInString(text[i-1:])
 			if r == utf8.RuneError && n == 1 || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 				s.fail("a character that strings must not hold")
 				return ""
 			}
-			s.i += n
+			i += n - 1
 		}
 	}
 	s.fail("a string without an end")
 	return ""
 }
 
-// value reads a value and returns its JSON. The members of an object and the elements of an array are appended to into, if there is one.
-func (s *scanner) value(depth int, into *[]member) string {
-	if s.i >= len(s.s) {
-		s.fail("no value")
-		return ""
-	}
+// value reads a value, and tells whether it is of a form; any is of none.
+func (s *scanner) value(depth int, form string) (json string, ok bool) {
 	start := s.i
-	switch c := s.s[s.i]; c {
+	switch c := s.peek(); c {
 	case '"':
-		s.str()
+		ok = fits(s.str(), form)
 	case '{', '[':
-		if depth > maxDepth {
-			s.fail("more than %d deep", maxDepth)
+		forms, rest := records[form], ""
+		if forms != nil {
+			ok, rest = c == '{', "nothing"
+		} else if ok = form == "o" && c == '{'; len(form) > 2 && form[0] == c {
+			ok, rest = true, form[2:]
 		}
-		s.i = min(s.i+1, len(s.s))
-		closing, before := c+2, "" // ASCII has them so
-		for first := true; s.err == nil && (!first || !s.skip(closing)); first = false {
-			name := ""
-			if c == '{' {
-				if name = s.str(); !first && name <= before {
-					s.fail("member %.100q is not sorted, or there twice", name)
-				}
-				s.literal(`:`)
-				before = name
-			}
-			if json := s.value(depth+1, nil); into != nil {
-				*into = append(*into, member{name, json})
-			}
-			if !s.skip(',') {
-				s.literal(string(rune(closing)))
-				break
-			}
-		}
+		ok = len(s.members(depth, forms, rest, nil)) == 0 && ok
 	case 't':
 		s.literal("true")
 	case 'f':
 		s.literal("false")
 	default:
-		end := s.i + 1
+		end := min(s.i+1, len(s.s))
 		for end < len(s.s) && s.s[end] >= '0' && s.s[end] <= '9' {
 			end++
 		}
 		text := s.s[s.i:end]
-		if n, err := strconv.ParseInt(text, 10, 64); err != nil || n > maxInteger || n < -maxInteger || strconv.FormatInt(n, 10) != text {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n > maxInteger || n < -maxInteger || strconv.FormatInt(n, 10) != text {
 			s.fail("%.30q is no value", text)
-			return ""
 		}
-		s.i = end
+		s.i, ok = end, form == "i" && n >= 0
 	}
 	if s.err != nil {
-		return ""
+		return "", false
 	}
-	return s.s[start:s.i]
+	return s.s[start:s.i], ok || form == ""
+}
+
+// members reads an object or an array into a list, if there is one. It names the members that are not as the forms say, which stand in the
+// order of their names, or as rest says of all others.
+func (s *scanner) members(depth int, forms []form, rest string, into *[]member) (misfits []string) {
+	opening := s.peek()
+	s.skip(opening)
+	if depth > maxDepth {
+		s.fail("more than %d deep", maxDepth)
+	}
+	rest, ascending := strings.CutPrefix(rest, "<")
+	closing, before, last := opening+2, "", "" // ASCII has them so
+	for first := true; s.err == nil && (!first || !s.skip(closing)); first = false {
+		name, form := "", rest
+		if opening == '{' {
+			if name = s.str(); !first && name <= before {
+				s.fail("member %.100q is not sorted, or there twice", name)
+			}
+			s.literal(`:`)
+			before = name
+		}
+		for len(forms) > 0 && forms[0].name <= name {
+			if form = forms[0].value; forms[0].name < name {
+				form, misfits = rest, append(misfits, forms[0].name)
+			}
+			forms = forms[1:]
+		}
+		json, ok := s.value(depth+1, form)
+		if !ok || ascending && json <= last {
+			misfits = append(misfits, name)
+		}
+		last = json
+		if into != nil {
+			*into = append(*into, member{name, json})
+		}
+		if !s.skip(',') {
+			if !s.skip(closing) {
+				s.fail("not %q", closing)
+			}
+			break
+		}
+	}
+	for _, f := range forms {
+		misfits = append(misfits, f.name)
+	}
+	return misfits
 }

@@ -52,7 +52,7 @@ func (m *minisig) verify(k *key, data []byte) bool {
 	h := newBlake2b()
 	h.Write(data)
 	digest := h.sum()
-	return ed25519.Verify(k.public[:], digest[:], m.sig) && ed25519.Verify(k.public[:], append(slices.Clip(m.sig), m.comment...), m.global)
+	return k.verify(digest[:], m.sig) && k.verify(append(slices.Clip(m.sig), m.comment...), m.global)
 }
 
 // slip is the paper that came by another way.
@@ -62,15 +62,17 @@ type slip struct {
 }
 
 func parseSlip(text string) (s slip, err error) {
-	l := read("slip", "slip", text)
-	l.head("sallyport slip v1")
+	l := read("slip", "slip", text, maxSlip)
+	if line := l.next(); line != "sallyport slip v1" {
+		l.fail("%.200q is no first line of a slip", line)
+	}
 	s.enclave = l.field("enclave", isName)
-	if s.number = l.numberField("shipment", 1); s.number > maxShipment {
+	if s.number = l.numberField("shipment", 1, maxNumber); s.number > maxShipment {
 		l.bad("number", "%d is above %d", s.number, int64(maxShipment))
 	}
 	s.manifest = l.field("manifest", isDigest)
-	s.items = l.numberField("items", 1)
-	s.bytes = l.numberField("bytes", 0)
+	s.items = l.numberField("items", 1, maxNumber)
+	s.bytes = l.numberField("bytes", 0, maxNumber)
 	return s, l.end()
 }
 
@@ -96,14 +98,15 @@ type volumeFile struct {
 
 // volume is one volume while it is judged.
 type volume struct {
-	dir      *os.Root
-	rep      *report
-	root     *root
-	manifest *manifest
-	by       map[string]bool        // collectors who signed the manifest
-	files    map[string]*volumeFile // by path
-	dirs     map[string]bool
-	seen     int
+	dir       *os.Root
+	rep       *report
+	root      *root
+	manifest  *manifest
+	by        map[string]bool        // collectors who signed the manifest
+	elsewhere bool                   // ML-DSA-87 signatures are checked
+	files     map[string]*volumeFile // by path
+	dirs      map[string]bool
+	seen      int
 }
 
 var sumsFiles = [2]string{"SHA256SUMS", "SHA512SUMS"}
@@ -115,11 +118,11 @@ func verifyVolume(place string, o options, rep *report) error {
 		return err
 	}
 	defer roots.Close()
-	chain, err := openChain(roots, ".", o.root, rep)
+	chain, err := openChain(roots, ".", o.pin, rep)
 	if err != nil || len(chain) == 0 {
 		return err
 	}
-	v := &volume{rep: rep, root: chain[len(chain)-1], files: map[string]*volumeFile{"README.txt": {}, "manifest": {}}, dirs: map[string]bool{"items": true}}
+	v := &volume{rep: rep, elsewhere: o.mldsaChecked, root: chain[len(chain)-1], files: map[string]*volumeFile{"README.txt": {}, "manifest": {}}, dirs: map[string]bool{"items": true}}
 	if v.dir, err = os.OpenRoot(place); err != nil {
 		return err
 	}
@@ -167,30 +170,43 @@ func (v *volume) open(slipFile string) error {
 	if err != nil {
 		return err
 	}
-	by, err := n.signers(v.root.signers("manifest"), "manifest", "manifest")
-	if err != nil {
-		return err
-	}
-	v.by = v.root.persons(keysOf(by))
 	m, err := parseManifest(n.text, "manifest")
 	if err != nil {
 		return err
 	}
-	v.manifest = m
-	v.rep.fact("shipment", m.number)
+	by, beside, wrong := n.by(v.root.signers("manifest", m.date))
+	v.by, v.manifest = map[string]bool{}, m
+	for _, s := range by {
+		v.by[s.key.owner] = true
+		v.rep.fact("collector", s.key.owner)
+	}
+	if len(by) == 0 && len(wrong) == 0 {
+		wrong.add("manifest-unsigned", "manifest", "is signed by no collector of root %d", v.root.version)
+	}
+	wrong.unless(m.enclave == v.root.enclave, &m.header, "enclave", "is for %s, the root of %s", m.enclave, v.root.enclave)
+	v.mldsa(beside, &wrong)
+	v.rep.fact("shipment", m.version)
 	v.rep.fact("items", len(m.lines))
 	v.rep.fact("bytes", m.bytes)
 	v.rep.fact("manifest sha256", digest)
-	for name := range v.by {
-		v.rep.fact("collector", name)
+	if slipFile != "" && paper != (slip{m.enclave, digest, m.version, int64(len(m.lines)), m.bytes}) {
+		wrong.add("slip-mismatch", "manifest", "is shipment %d to %s, %d items of %d bytes; the slip says another", m.version, m.enclave, len(m.lines), m.bytes)
 	}
-	if m.enclave != v.root.enclave {
-		return refuse("manifest-enclave", "manifest", "is for %s, the root of %s", m.enclave, v.root.enclave)
+	return wrong.err()
+}
+
+// mldsa tells of signatures that this program cannot check, and refuses the manifest where the root demands them, unless the person who
+// runs it has said that something else checks them.
+func (v *volume) mldsa(beside []signature, wrong *faults) {
+	need, have := v.root.policies["mldsa"], v.root.seats("collector", keysOf(beside))
+	for _, s := range beside {
+		v.rep.notChecked("manifest", "the ML-DSA-87 signature of %s, which `sallyport shipment verify` checks", s.key.owner)
 	}
-	if slipFile != "" && paper != (slip{m.enclave, digest, m.number, int64(len(m.lines)), m.bytes}) {
-		return refuse("slip-mismatch", "manifest", "is shipment %d to %s, %d items of %d bytes; the slip says another", m.number, m.enclave, len(m.lines), m.bytes)
+	if int64(len(have)) < need {
+		wrong.add("manifest-mldsa", "manifest", "ML-DSA-87 signatures of %d of %d collectors", len(have), need)
+	} else if need > 0 && !v.elsewhere {
+		wrong.add("manifest-mldsa", "manifest", "the root demands ML-DSA-87 signatures of %d collectors; they are there, and this program cannot check them: --mldsa-checked says that `sallyport shipment verify` has", need)
 	}
-	return nil
 }
 
 // walk lists a directory of the volume, and those in it that belong there.
@@ -256,13 +272,13 @@ func (v *volume) sums(which int, name string) (*key, error) {
 	if err != nil {
 		return nil, v.rep.judge(refuse("volume-signature", name, "%v", err))
 	}
-	for _, k := range v.root.signers("sums") {
+	for _, k := range v.root.signers("sums", v.manifest.date) {
 		switch {
 		case k.number != sig.number:
 			continue
 		case !sig.verify(k, data):
 			err = refuse("volume-signature", name, "the signature of %s does not verify", k.owner)
-		case sig.comment != fmt.Sprintf("sallyport %s shipment %d", v.manifest.enclave, v.manifest.number):
+		case sig.comment != fmt.Sprintf("sallyport %s shipment %d", v.manifest.enclave, v.manifest.version):
 			err = refuse("volume-signature", name, "trusted comment %.200q is of another volume", sig.comment)
 		case !v.by[k.owner]:
 			err = refuse("volume-signature", name, "is by %s, who did not sign the manifest", k.owner)

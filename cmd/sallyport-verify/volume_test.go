@@ -223,8 +223,8 @@ func TestMinisignProgram(t *testing.T) {
 		must(t, err)
 		return data
 	}
-	r, l := &root{byPublic: map[[32]byte]*key{}}, &lines{area: "root"}
-	r.addKey(l, "sums", "carl", strings.Split(string(read("key.pub")), "\n")[1])
+	r, l := &root{byRaw: map[string]*key{}}, &lines{area: "root"}
+	r.addKey(l, "sums", "carl", strings.Split(string(read("key.pub")), "\n")[1], "", "")
 	if len(l.faults) > 0 {
 		t.Fatal(l.faults)
 	}

@@ -101,7 +101,7 @@ func keysNamed(names ...string) (keys []*tkey) {
 
 // rootBody is the body of root 1, unsorted.
 func rootBody() []string {
-	body := []string{"policy quorum 2", "threshold root 2", "threshold allowlist/dev 2"}
+	body := []string{"policy quorum 2", "threshold order 2", "threshold root 2", "threshold allowlist/dev 2"}
 	for role, people := range map[string]string{
 		"officer": "olga otto", "collector": "carl cora", "importer": "ivan rita", "reviewer": "rita rolf ruth", "builder": "bea bob bill", "witness": "wendy wim",
 	} {
@@ -110,6 +110,11 @@ func rootBody() []string {
 			switch context := map[string]string{"officer": "root", "collector": "manifest", "importer": "statement", "reviewer": "allowlist", "builder": "statement", "witness": "witness"}[role]; role {
 			case "collector":
 				body = append(body, "key sums "+p+" "+newKey(p+"/sums").minisignPublic())
+				fallthrough
+			case "officer":
+				if role == "officer" {
+					body = append(body, "key order "+p+" "+newKey(p+"/order").vkey())
+				}
 				fallthrough
 			default:
 				body = append(body, "key "+context+" "+p+" "+newKey(p+"/"+context).vkey())
@@ -180,6 +185,7 @@ type world struct {
 	checkpoint string // name of the key that signs it
 	fill       int
 	manifest   []byte
+	silent     bool // no undersigned entries
 }
 
 func (w *world) pin() string { return hexSum([]byte(w.roots[0])) }
@@ -244,7 +250,7 @@ func manifestText(items string) string {
 }
 
 func allowText(version, root int, previous, items string) string {
-	return fmt.Sprintf("sallyport allowlist v1\nenclave keep\ntrack dev\nversion %d\ndate 2026-01-03T00:00:00Z\nroot %d\nprevious %s\n", version, root, previous) + items
+	return fmt.Sprintf("sallyport allowlist v1\nenclave keep\ntrack dev\nversion %d\ndate 2026-01-03T00:00:00Z\nroot %d\norders 0\nprevious %s\n", version, root, previous) + items
 }
 
 // allow approves and allows a version of dev by the named reviewers.
@@ -276,12 +282,12 @@ func (w *world) built(who, output string) *tstatement {
 }
 
 func newWorld() *world {
-	w := &world{files: map[string][]byte{}, checkpoint: originName, fill: 300}
+	w := &world{files: map[string][]byte{}, checkpoint: originName, fill: 298}
 	w.roots, w.rootSigs = []string{rootText(1, "-", rootBody())}, [][]string{{"olga/root", "otto/root"}}
 	w.manifest = noteOf(manifestText(itemLines(contents())), newKey("carl/manifest"))
 	digest := hexSum(w.manifest)
 	w.say("station", "created", object{"enclave": "keep", "kind": "inside"}, originName+" "+hexSum(nil))
-	w.say("station", "root", object{"version": 1}, "root "+w.pin())
+	w.say("station", "root", object{"version": 1, "changes": []any{"the first"}}, "root "+w.pin())
 	w.say("ivan", "imported", object{"shipment": 1, "items": 3, "bytes": 24, "person": "ivan"}, "manifest "+digest)
 	w.say("station", "inspected", object{"files": 3, "bytes": 24, "findings": object{"low": 2}, "confinement": object{"landlock": 7, "seccomp": true}}, "manifest "+digest)
 	w.allow(1, allowText(1, 1, "-", itemLines(contents())), "rita", "rolf")
@@ -293,12 +299,30 @@ func newWorld() *world {
 	return w
 }
 
+// undersign tells of the signatures under a root or orders, before the entry by which it comes into force.
+func (w *world) undersign(document string, version int, text string, keys []*tkey) {
+	kind := map[string]string{"root": "root", "orders": "ordered"}[document]
+	at := slices.IndexFunc(w.statements, func(s *tstatement) bool { return s.kind == kind && s.Predicate["version"] == version })
+	for _, k := range keys {
+		if at < 0 || w.silent {
+			return
+		}
+		person, _, _ := strings.Cut(k.name, "/")
+		s := w.say("station", "undersigned", object{"document": document, "version": version, "person": person, "signature": strings.TrimSuffix(k.sigLine(text), "\n")}, document+" "+hexSum([]byte(text)))
+		n := len(w.statements) - 1
+		w.statements = slices.Insert(w.statements[:n:n], at, s)
+	}
+}
+
 // publish writes the zone's files into w.files.
 func (w *world) publish() {
 	for i, text := range w.roots {
 		w.files[fmt.Sprintf("root/%d", i+1)] = noteOf(text, keysNamed(w.rootSigs[i]...)...)
 	}
 	if w.leaves == nil {
+		for i, names := range w.rootSigs {
+			w.undersign("root", i+1, w.roots[i], keysNamed(names...))
+		}
 		for i := range w.fill {
 			w.say("station", "inspected", object{"files": i, "bytes": 0, "findings": object{}, "confinement": object{}}, "list "+hexSum(nil))
 		}

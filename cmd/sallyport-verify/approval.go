@@ -1,0 +1,228 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// What comes in, and what persons say of it: shipments, approvals, rejections, allowlists.
+
+type imported struct {
+	number           int64
+	manifest, person string
+	rejected         bool
+}
+
+type approval struct {
+	track          string
+	version        int64
+	digest, person string
+}
+
+type approved struct {
+	line  string // the signature
+	index int64
+}
+
+func (a *audit) imported(e *entry) error {
+	n, digest := e.number("shipment"), e.subjects[0].digest
+	switch former := a.imports[n]; {
+	case former != nil && former.manifest == digest:
+		return refuse("shipment-replayed", e.String(), "shipment %d was imported before", n)
+	case former != nil:
+		return refuse("shipment-equivocation", e.String(), "shipment %d was imported before, with another manifest", n)
+	case a.lost(n):
+		return refuse("shipment-lost", e.String(), "orders %d say that shipment %d will never come", a.standing().version, n)
+	}
+	m := &imported{n, digest, e.text("person"), false}
+	a.imports[n] = m
+	if manifest := a.manifests[digest]; manifest != nil {
+		for _, line := range manifest.lines {
+			a.brought[line] = append(a.brought[line], m)
+		}
+	}
+	return nil
+}
+
+func (a *audit) lost(shipment int64) bool {
+	return slices.ContainsFunc(a.standing().of("lost"), func(o order) bool { return o.get("shipment") == fmt.Sprint(shipment) })
+}
+
+// rejected prints the text again that the reviewer signed.
+func (a *audit) rejected(e *entry) error {
+	date, person := e.text("date"), e.text("person")
+	text := fmt.Sprintf("sallyport rejection v1\nenclave %s\nshipment %d\nmanifest %s\ndate %s\nreason %s\n",
+		a.now().enclave, e.number("shipment"), e.subjects[0].digest, date, e.text("reason"))
+	n, err := parseNote([]byte(text+"\n"+e.text("signature")+"\n"), "rejection", e.String())
+	if err != nil {
+		return err
+	}
+	by, _, wrong := n.by(a.now().signers("allowlist", date))
+	m := a.imports[e.number("shipment")]
+	switch {
+	case len(wrong) > 0:
+		return wrong
+	case len(by) == 0:
+		return refuse("rejection-unsigned", e.String(), "is signed by no reviewer of root %d", a.now().version)
+	case by[0].key.owner != person:
+		return refuse("rejection-person", e.String(), "the signature is not that of %s", person)
+	case m != nil && m.manifest == e.subjects[0].digest && m.person == person:
+		return refuse("rejection-own-import", e.String(), "%s imported the shipment", person)
+	case m != nil && m.manifest == e.subjects[0].digest:
+		m.rejected = true
+	}
+	return nil
+}
+
+// need is how many persons must sign a list by a root.
+func (r *root) need(list *allowlist) int64 {
+	n := r.thresholds["allowlist/"+list.track]
+	for kind := range list.kinds {
+		n = max(n, r.thresholds["allowlist/"+list.track+"/"+kind])
+	}
+	return n
+}
+
+// allow judges an allowlist as it comes in force: its place in the chain, its bytes, its signatures, its approvals.
+func (a *audit) allow(e *entry) error {
+	track, version, digest := e.text("track"), e.number("version"), e.subjects[0].digest
+	about, last, before := fmt.Sprintf("allowlist %s/%d", track, version), a.versions[track], a.allowed[track]
+	switch {
+	case version == last && (before == nil || before.digest != digest):
+		return refuse("allowlist-equivocation", e.String(), "%s was allowed before, with another digest", about)
+	case version <= last:
+		return refuse("allowlist-rollback", e.String(), "%s after version %d", about, last)
+	case version != last+1:
+		a.rep.refuse("allowlist-version", e.String(), "%s after version %d", about, last)
+	}
+	a.versions[track] = version
+	data, err := readFile(a.pub, fmt.Sprintf("allowlist/%s/%d", track, version), maxListText+maxSigLines, "allowlist")
+	if err != nil {
+		return err
+	}
+	list, err := openAllowlist(data, about)
+	if err != nil {
+		return err
+	}
+	a.allowed[track] = list
+	for _, line := range list.lines {
+		it, _ := parseItem(line)
+		a.follow(it.name, a.recalled(it.name, it.sha256))
+	}
+	if list.digest != digest {
+		return refuse("allowlist-equivocation", about, "published with digest %s; %s says %s", list.digest, e, digest)
+	}
+	now, h := a.now(), &list.header
+	by, wrong := list.under(now, a.standing())
+	if list.root < now.version {
+		_, also := a.chain[list.root-1].open(list.note, "allowlist", list.date, a.chain[list.root-1].need(list))
+		wrong = append(wrong, also...)
+	}
+	wrong.unless(list.track == track, h, "track", "is of track %s", list.track)
+	if before != nil && version == last+1 {
+		wrong = append(wrong, list.after(&before.header)...)
+	} else {
+		wrong.unless(list.version == version, h, "version", "says that it is version %d", list.version)
+	}
+	if len(wrong) > 0 {
+		return wrong
+	}
+	wrong = append(a.approvedBy(e, list, by), a.twoDoors(before, list, by)...)
+	return append(wrong, a.classes(before, list)...).err()
+}
+
+// approvedBy compares the persons of an allowed entry with the approved entries before it and the signatures under the note.
+func (a *audit) approvedBy(e *entry, list *allowlist, by []signature) (wrong faults) {
+	seen, seats := map[string]bool{}, map[string]bool{}
+	for _, p := range parts(get(e.predicate, "persons")) {
+		person := unquote(p.json)
+		said, ok := a.approvals[approval{list.track, list.version, list.digest, person}]
+		at := slices.IndexFunc(by, func(s signature) bool { return s.line == said.line && s.key.owner == person })
+		switch {
+		case seen[person]:
+			wrong.add("approval-duplicate", e.String(), "%s stands twice", quote(person))
+		case !ok:
+			wrong.add("approval-missing", e.String(), "no approved entry before it by %s", quote(person))
+		case at < 0:
+			wrong.add("approval-signature", e.String(), "the signature in the approved entry of %s does not stand under the allowlist", quote(person))
+		default:
+			list.approved = max(list.approved, said.index)
+		}
+		seen[person], seats[a.now().seat("reviewer", person)] = true, true
+	}
+	if need := a.now().need(list); int64(len(seats)) < need {
+		wrong.add("approval-missing", e.String(), "%d of %d persons", len(seats), need)
+	}
+	return wrong
+}
+
+// adds lists the item lines of a version that the one before it does not have.
+func (list *allowlist) adds(before *allowlist) []string {
+	if before == nil {
+		return list.lines
+	}
+	return slices.DeleteFunc(slices.Clone(list.lines), before.has)
+}
+
+// twoDoors looks for where the items came from that a version adds: with a shipment whose manifest has it, or whose manifest is not
+// at hand. Who alone imported these must not be an approver, nor have the seat of one.
+func (a *audit) twoDoors(before, list *allowlist, by []signature) (wrong faults) {
+	stands := func(m *imported) bool { return !m.rejected && !a.lost(m.number) }
+	dark := map[string]bool{} // importers of shipments whose manifest is not at hand
+	for _, m := range a.imports {
+		if a.manifests[m.manifest] == nil && stands(m) {
+			dark[m.person] = true
+		}
+	}
+	approvers := a.now().seats("reviewer", keysOf(by))
+	for _, line := range list.adds(before) {
+		importers := maps.Clone(dark)
+		for _, m := range a.brought[line] {
+			if stands(m) {
+				importers[m.person] = true
+			}
+		}
+		it, _ := parseItem(line)
+		if len(importers) == 0 {
+			wrong.add("approval-unshipped", list.subject, "adds %s, which no shipment brought", it.name)
+		}
+		for person := range importers {
+			if len(importers) == 1 && approvers[a.now().seat("reviewer", person)] {
+				wrong.add("approval-own-import", list.subject, "adds %s, which %s imported and approved", it.name, person)
+			}
+		}
+		if len(wrong) == maxFindings {
+			break
+		}
+	}
+	return wrong
+}
+
+// classes compares what rules approved with what a version adds from the shipments, as far as their manifests are at hand.
+func (a *audit) classes(before, list *allowlist) (wrong faults) {
+	rules, items := map[int64][]class{}, map[int64]int64{}
+	for _, c := range list.classes {
+		rules[c.shipment] = append(rules[c.shipment], c)
+		items[c.shipment] += c.items
+	}
+	for shipment, classes := range rules {
+		m := a.imports[shipment]
+		dark := m != nil && a.manifests[m.manifest] == nil
+		var added []string
+		for _, line := range list.adds(before) {
+			if dark || slices.Contains(a.brought[line], m) {
+				added = append(added, line)
+			}
+		}
+		c, all := classes[0], strings.Join(added, "\n")+"\n"
+		switch n := int64(len(added)); {
+		case items[shipment] > n:
+			wrong.add("allowlist-class", list.subject, "rules approve %d items of shipment %d, of which it adds %d", items[shipment], shipment, n)
+		case !dark && len(classes) == 1 && c.items == n && c.digest != digestOf(all):
+			wrong.add("allowlist-class", list.subject, "rule %s approved other items than it adds from shipment %d", c.rule, shipment)
+		}
+	}
+	return wrong
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// note is a signed note taken apart. It says nothing yet about who signed.
+type note struct {
+	area, subject string
+	text          string
+	sigs          []signature
+}
+
+type signature struct {
+	name, line string
+	hash       uint32
+	sig        []byte
+	key        *key // of the signer, once it is known
+}
+
+// parseNote judges the form of a note, not that of its text.
+func parseNote(data []byte, area, subject string) (*note, error) {
+	split := bytes.LastIndex(data, []byte("\n\n"))
+	if split < 0 || len(data)-split-2 > maxSigLines {
+		return nil, refuse(area+"-note", subject, "has no empty line, or more than %d bytes behind it", maxSigLines)
+	}
+	n := &note{area: area, subject: subject, text: string(data[:split+1])}
+	var wrong faults
+	for line := range strings.Lines(string(data[split+2:])) {
+		s, ok := parseSignature(strings.TrimSuffix(line, "\n"))
+		if n.sigs = append(n.sigs, s); !ok || !strings.HasSuffix(line, "\n") {
+			wrong.add(area+"-note", subject, "malformed signature line %.200q", line)
+		}
+		if len(n.sigs) > maxSignatures {
+			break
+		}
+	}
+	if len(n.sigs) < 1 || len(n.sigs) > maxSignatures {
+		wrong.add(area+"-note", subject, "not 1 to %d signatures", maxSignatures)
+	}
+	return n, wrong.err()
+}
+
+func parseSignature(line string) (signature, bool) {
+	signed, dash := strings.CutPrefix(line, "— ")
+	name, b64, _ := strings.Cut(signed, " ")
+	raw, ok := decode64(b64)
+	if !dash || !ok || len(raw) < 5 || name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || r == '+' || unicode.IsSpace(r) }) {
+		return signature{}, false
+	}
+	return signature{name, line, binary.BigEndian.Uint32(raw), raw[4:], nil}, true
+}
+
+// by returns the signatures by these keys, of which beside are those that this program cannot check. Signatures by other keys are
+// ignored, whatever is wrong with them; by these, none may be wrong, and none stand twice.
+func (n *note) by(keys []*key) (by, beside []signature, wrong faults) {
+	text := []byte(n.text)
+	seen := map[*key]bool{}
+	for _, s := range n.sigs {
+		for _, k := range keys {
+			if k.name != s.name || k.hash != s.hash {
+				continue
+			}
+			s.key = k
+			switch {
+			case seen[k]:
+				wrong.add(n.area+"-note", n.subject, "two signatures by %s", k.id)
+			case !k.verify(text, s.sig):
+				wrong.add(n.area+"-signature", n.subject, "the signature by %s does not verify", k.id)
+			case k.kind == mldsa87:
+				beside = append(beside, s)
+			default:
+				by = append(by, s)
+			}
+			seen[k] = true
+		}
+	}
+	return by, beside, wrong
+}
