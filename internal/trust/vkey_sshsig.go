@@ -524,12 +524,14 @@ func ParseSSHPublicFile(data []byte) ([]byte, error) {
 		return nil, errors.New("not a public key file of OpenSSH: want one line, ALGORITHM BASE64 COMMENT")
 	}
 	wire, err := decode64(f[1], maxSSHKey)
+	if err == nil && SSHAlgorithm(wire) != f[0] {
+		err = fmt.Errorf("the line says %.64q, its key is of the algorithm %q", f[0], SSHAlgorithm(wire))
+	}
+	if err == nil {
+		_, err = parseSSHPublic(wire)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("public key file of OpenSSH: %w", err)
+		return nil, fmt.Errorf("not a public key file of OpenSSH that can be enrolled: %w", err)
 	}
-	s, err := parseSSHPublic(wire)
-	if err == nil && s.algorithm != f[0] {
-		err = fmt.Errorf("public key file of OpenSSH: the key is of the algorithm %s, the line says %.64q", s.algorithm, f[0])
-	}
-	return wire, err
+	return wire, nil
 }

@@ -78,7 +78,13 @@ func (e *Env) Key(ctx context.Context, name string) (trust.Signer, error) {
 		return nil, err
 	}
 	defer clear(data)
-	k, err := trust.ParseKey(data, func() ([]byte, error) { return e.passphrase("passphrase of " + name + ": ") })
+	k, err := trust.ParseKey(data, func() ([]byte, error) {
+		pass, err := e.passphrase("passphrase of " + name + ": ")
+		if err == nil {
+			e.Say("opening %s: this takes seconds and 1 GiB of memory", name)
+		}
+		return pass, err
+	})
 	if err != nil {
 		err = fmt.Errorf("key %s: %w", name, err)
 		if _, public := trust.ParsePublic(data); public == nil {

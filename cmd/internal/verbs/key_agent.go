@@ -2,8 +2,11 @@ package verbs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -44,6 +47,9 @@ no logins, and no agent that is forwarded.`,
 			}
 			if out == "" {
 				return frame.Usage("no place for the public half: give --out FILE.pub")
+			}
+			if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
+				return frame.WithHint(fmt.Errorf("%s is there already; a key is never overwritten", out), "give another --out")
 			}
 			line, id, err := enrolAgent(ctx, env, name, fingerprint, public, wrap)
 			if err != nil {
