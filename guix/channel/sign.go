@@ -53,7 +53,7 @@ func (a *authenticator) signature(n *node, c *git.Commit) (*Refusal, *signing) {
 	if key == nil {
 		name := "that it does not name"
 		switch {
-		case sig.Print != nil && len(sig.Print) == 20:
+		case len(sig.Print) == 20:
 			name = openpgp.Fingerprint(sig.Print).String()
 		case sig.Print != nil:
 			name = fmt.Sprintf("%X", sig.Print)

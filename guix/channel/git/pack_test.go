@@ -14,7 +14,6 @@ import (
 // A packEntry is one entry of a pack that a test makes.
 type packEntry struct {
 	id   ID
-	head []byte // kind and size, and the base of a delta; nil: made of kind and size
 	kind byte
 	data []byte // before compression
 	size int64  // what the head says; -1 for the truth
