@@ -345,7 +345,11 @@ func (c *Check) fill(res *Result, j *judge, roots []Root, disk map[string]bool) 
 	toRecalled := towards(rows, is(Recalled))
 	for i := range j.verdicts {
 		v := &j.verdicts[i]
-		if next := toRecalled[i]; next >= 0 && next != int32(i) && v.status != "" && rank[v.status] > rank[Affected] {
+		switch next := toRecalled[i]; {
+		case next < 0 || next == int32(i) || v.status == "":
+		case (Rules{}).refuse(v.status):
+			v.why += "; and it refers to what was recalled, by " + rows.all[next].name
+		default:
 			v.status, v.why = Affected, "it refers to "+rows.all[next].name
 		}
 	}

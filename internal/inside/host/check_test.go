@@ -14,6 +14,7 @@ import (
 )
 
 func TestCleanHost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, contents := range []bool{false, true} {
 		w.withContents = contents
@@ -39,6 +40,7 @@ func TestCleanHost(t *testing.T) {
 
 // TestDerivationsAreElsewhere: a host that got outputs from a depot has no derivations; then what builders say tells which makes what.
 func TestDerivationsAreElsewhere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []enclavetest.Content{w.lib, w.app} {
 		w.forget(c.Name)
@@ -63,6 +65,7 @@ func (m *machine) forget(name string) {
 }
 
 func TestStatuses(t *testing.T) {
+	t.Parallel()
 	other := enclavetest.Nar("something else")
 	tests := []struct {
 		name     string
@@ -250,6 +253,7 @@ func (m *machine) overwrite(name, content string) {
 
 // TestBuilders: what builders say of an allowed derivation decides what its output is.
 func TestBuilders(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	e := w.e
 	waiting, disputed := e.Derivation("waiting-1", w.source), e.Derivation("disputed-1", w.source)
@@ -283,6 +287,7 @@ func TestBuilders(t *testing.T) {
 }
 
 func TestRecall(t *testing.T) {
+	t.Parallel()
 	reason := "backdoor in the tarball"
 	tests := []struct {
 		name  string
@@ -353,6 +358,7 @@ func TestRecall(t *testing.T) {
 
 // TestWays: the way that is told is the shortest, and from the root.
 func TestWays(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.graveyard = graves{w.libOut: "reason"}
 	_, out, _ := w.local("direct", w.libOut, w.source)
@@ -378,6 +384,7 @@ func TestWays(t *testing.T) {
 
 // TestRootWithoutRow: an item that somebody put into the store by hand is not known to the daemon, and is used all the same.
 func TestRootWithoutRow(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.put(strangerPath("smuggled"), enclavetest.Nar("x"))
 	w.put(strangerPath("left"), enclavetest.Nar("x"))
@@ -393,8 +400,23 @@ func TestRootWithoutRow(t *testing.T) {
 	}
 }
 
+// TestUnknownThatRefersToRecalled: both are told at once.
+func TestUnknownThatRefersToRecalled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.graveyard = graves{w.libOut: "reason"}
+	w.add(strangerPath("evil"), enclavetest.Nar("x"), "", w.libOut)
+	w.generation(profilesDir+"/evil", 1, strangerPath("evil"), true)
+	res := w.mustCheck()
+	suite.Want(t, res.Err(), "host-recalled", "host-unknown")
+	if f := res.finding(t, strangerPath("evil")); !strings.Contains(f.Why, w.libOut) {
+		t.Errorf("%+v", f)
+	}
+}
+
 // TestManyRefusals: the list ends, and says how much is missing from it.
 func TestManyRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for i := range trust.MaxRefusals + 50 {
 		name := strangerPath(fmt.Sprintf("n-%d", i))

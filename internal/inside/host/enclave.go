@@ -68,7 +68,7 @@ type tombstones interface {
 // A Document names one signed document.
 type Document struct {
 	Version int64        `json:"version"`
-	SHA256  trust.Digest `json:"sha256"`
+	SHA256  trust.Digest `json:"sha256,omitzero"`
 }
 
 // An Enclave is what the enclave says, opened and verified from the first root on.
@@ -300,8 +300,8 @@ func (e *Enclave) derivation(ctx context.Context, it trust.Item) ([]byte, error)
 			continue
 		}
 		if err != nil {
-			// One depot serves one track: the next may have it.
-			if rs, refused := trust.AsRefusals(err); refused && rs.Has("not-allowed") {
+			// One depot serves one track: the next may have it. What was recalled nobody gives out.
+			if withheld(err) {
 				continue
 			}
 			return nil, err
@@ -312,6 +312,12 @@ func (e *Enclave) derivation(ctx context.Context, it trust.Item) ([]byte, error)
 		return data, e.state.keep(it.SHA256, data)
 	}
 	return nil, missing
+}
+
+// withheld says whether a source does not give something out because it is not allowed there, or was recalled, or lost.
+func withheld(err error) bool {
+	rs, _ := trust.AsRefusals(err)
+	return rs.Has("not-allowed") || rs.Has(codeRecalled) || rs.Has("item-lost")
 }
 
 // maker reads what an allowed derivation makes, and from what.
@@ -332,7 +338,7 @@ func (e *Enclave) evidence(ctx context.Context, view int, names []string) (map[s
 	all := make(map[string][][]byte, len(names))
 	err := each(ctx, names, func(ctx context.Context, name string) error {
 		list, err := e.of[view].Evidence(ctx, name)
-		if err != nil {
+		if err != nil && !withheld(err) { // without evidence nothing is agreed on
 			return fmt.Errorf("evidence of %s: %w", name, err)
 		}
 		e.mu.Lock()

@@ -69,6 +69,15 @@ type machine struct {
 
 func newMachine(t testing.TB) *machine {
 	t.Helper()
+	m := newDisk(t)
+	m.openDatabase()
+	m.exec(schema)
+	return m
+}
+
+// newDisk is a machine without a database.
+func newDisk(t testing.TB) *machine {
+	t.Helper()
 	m := &machine{t: t, dir: t.TempDir()}
 	for _, d := range []string{storepath.Dir, databaseDir, autoDir, profilesDir + "/per-user/root", "/run", "/home/u"} {
 		if err := os.MkdirAll(m.path(d), 0o755); err != nil {
@@ -76,8 +85,6 @@ func newMachine(t testing.TB) *machine {
 		}
 	}
 	m.write(databaseDir+"/"+schemaFile, "7")
-	m.openDatabase()
-	m.exec(schema)
 	return m
 }
 

@@ -30,6 +30,11 @@ func findProcesses(t *tree, proc string) (roots []Root, unread int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	// Of another root than this machine's nobody's processes need be anything but those that say so.
+	own := false
+	if here, err := os.Stat("/"); err == nil {
+		own = os.SameFile(mine, here)
+	}
 	list, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, 0, err
@@ -47,7 +52,7 @@ func findProcesses(t *tree, proc string) (roots []Root, unread int, err error) {
 		dir := filepath.Join(proc, e.Name())
 		at, err := os.Stat(filepath.Join(dir, "root"))
 		if err != nil {
-			if !gone(err) {
+			if own && !gone(err) {
 				unread++
 			}
 			continue

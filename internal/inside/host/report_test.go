@@ -24,6 +24,7 @@ func sample() *Report {
 }
 
 func TestReportText(t *testing.T) {
+	t.Parallel()
 	r := sample()
 	text := r.Text()
 	again, err := ParseReport(text)
@@ -49,6 +50,7 @@ func TestReportText(t *testing.T) {
 }
 
 func TestHostileReports(t *testing.T) {
+	t.Parallel()
 	good := string(sample().Text())
 	tests := []struct{ name, from, to string }{
 		{"another title", "v1\n", "v2\n"},
@@ -138,6 +140,7 @@ func FuzzEscape(f *testing.F) {
 }
 
 func TestRecord(t *testing.T) {
+	t.Parallel()
 	s := newEstate(t)
 	w := s.world(t)
 	z := s.e.Zone
@@ -226,6 +229,7 @@ func TestRecord(t *testing.T) {
 
 // TestKilledWhileRecording: what a dead run has stored goes, what it has entered stays.
 func TestKilledWhileRecording(t *testing.T) {
+	t.Parallel()
 	s := newEstate(t)
 	w := s.world(t)
 	text := w.mustCheck().Report().Text()

@@ -40,6 +40,7 @@ func (m *machine) found() (roots, broken []string, err error) {
 }
 
 func TestRoots(t *testing.T) {
+	t.Parallel()
 	home := profilesDir + "/per-user/root"
 	tests := []struct {
 		name   string
@@ -163,7 +164,7 @@ func TestRoots(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			m := newMachine(t)
+			m := newDisk(t)
 			// Whatever leads out of the host's root would lead here.
 			tt.make(m)
 			roots, broken, err := m.found()
@@ -181,8 +182,9 @@ func TestRoots(t *testing.T) {
 }
 
 func TestRootsFail(t *testing.T) {
+	t.Parallel()
 	t.Run("too deep", func(t *testing.T) {
-		m := newMachine(t)
+		m := newDisk(t)
 		if err := os.MkdirAll(m.path(gcrootsDir+strings.Repeat("/d", maxDepth+2)), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +193,7 @@ func TestRootsFail(t *testing.T) {
 		}
 	})
 	t.Run("too many", func(t *testing.T) {
-		m := newMachine(t)
+		m := newDisk(t)
 		tree := newTree(m.root())
 		tree.entries = maxEntries
 		m.write(gcrootsDir+"/x", "")
@@ -200,7 +202,7 @@ func TestRootsFail(t *testing.T) {
 		}
 	})
 	t.Run("a file where a directory must be", func(t *testing.T) {
-		m := newMachine(t)
+		m := newDisk(t)
 		if err := os.RemoveAll(m.path(profilesDir)); err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +215,7 @@ func TestRootsFail(t *testing.T) {
 		if os.Getuid() == 0 {
 			t.Skip("NOT TESTED as root, who may look at everything: run it as another user")
 		}
-		m := newMachine(t)
+		m := newDisk(t)
 		if err := os.Mkdir(m.path(profilesDir+"/secret"), 0); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +227,8 @@ func TestRootsFail(t *testing.T) {
 
 // TestOutsideIsNotReached: a link that leads out of the host's root, for whoever does not lay it there anew, leads nowhere or inside.
 func TestOutsideIsNotReached(t *testing.T) {
-	m := newMachine(t)
+	t.Parallel()
+	m := newDisk(t)
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "gnu", "store", itemA)
 	if err := os.MkdirAll(secret, 0o755); err != nil {
@@ -256,7 +259,8 @@ func TestOutsideIsNotReached(t *testing.T) {
 
 // TestStoreElsewhere: a store that is not where it seems to be is found by its own place as well.
 func TestStoreElsewhere(t *testing.T) {
-	m := newMachine(t)
+	t.Parallel()
+	m := newDisk(t)
 	if err := os.Rename(m.path("/gnu"), m.path("/data")); err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +275,8 @@ func TestStoreElsewhere(t *testing.T) {
 
 // TestNoStore: of a host whose state was copied without its store roots can still be told.
 func TestNoStore(t *testing.T) {
-	m := newMachine(t)
+	t.Parallel()
+	m := newDisk(t)
 	if err := os.RemoveAll(m.path("/gnu")); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +292,7 @@ func FuzzResolve(f *testing.F) {
 	for _, s := range []string{"/var/guix", "/gnu/store/x/..", "//a/./b/../c", "/home/u/loop/x", "/home/u/up/gnu/store/" + itemA + "/y", strings.Repeat("/a", 3000), "/home/u/grow"} {
 		f.Add(s)
 	}
-	m := newMachine(f)
+	m := newDisk(f)
 	m.link("/home/u/loop", "loop")
 	m.link("/home/u/up", "../../..")
 	m.link("/home/u/grow", "grow/grow/grow/grow")
@@ -318,7 +323,8 @@ func FuzzResolve(f *testing.F) {
 }
 
 func TestProcesses(t *testing.T) {
-	m := newMachine(t)
+	t.Parallel()
+	m := newDisk(t)
 	proc := t.TempDir()
 	process := func(pid, root string, files, links map[string]string) {
 		t.Helper()
@@ -360,6 +366,7 @@ func TestProcesses(t *testing.T) {
 
 // TestOwnProcesses: the kernel's own files are read, and this process is among the others.
 func TestOwnProcesses(t *testing.T) {
+	t.Parallel()
 	root, err := os.OpenRoot("/")
 	if err != nil {
 		t.Fatal(err)
