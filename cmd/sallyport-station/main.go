@@ -14,7 +14,9 @@ import (
 func main() {
 	build.MaybeChild()
 	env := frame.System("sallyport-station")
-	nouns := append(verbs.Both(env), verbs.Shipment(env))
+	shipment := verbs.Shipment(env)
+	shipment.AddCommand(inside.Series(env))
+	nouns := append(verbs.Both(env), shipment)
 	nouns = append(nouns, inside.Nouns(env)...)
 	root := frame.Root(env, "the enclave's side of Sallyport",
 		"The enclave's side of Sallyport: it judges what comes in, lets persons decide, builds, and serves. It has no code that fetches anything from outside.",

@@ -16,6 +16,7 @@ func main() {
 	build.MaybeChild()
 	env := frame.System("sallyport")
 	shipment := verbs.Shipment(env)
+	shipment.AddCommand(inside.Series(env))
 	nouns := append(verbs.Both(env), shipment)
 	nouns = append(nouns, outside.Nouns(env, shipment)...)
 	nouns = append(nouns, inside.Nouns(env)...)

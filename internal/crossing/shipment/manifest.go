@@ -19,7 +19,10 @@ const (
 	MaxBytes    = int64(trust.MaxSize) // of all items together
 )
 
-const manifestTitle = "sallyport manifest v1"
+const (
+	manifestWord  = "sallyport manifest v"
+	manifestTitle = manifestWord + "1" // and trust.ManifestFormat
+)
 
 // A Recent names an earlier shipment, so that a missing one is noticed by whoever gets a later one.
 type Recent struct {
@@ -82,10 +85,31 @@ func (m *Manifest) Sign(keys ...trust.Signer) ([]byte, error) {
 	return file, nil
 }
 
+// checkFormat tells a manifest of another format from nonsense: both sides of a gap are not brought up to date on one day.
+func checkFormat(text []byte) error {
+	first, _, _ := bytes.Cut(text, []byte("\n"))
+	number, ok := strings.CutPrefix(string(first), manifestWord)
+	if !ok {
+		return nil
+	}
+	n, err := trust.ParseNumber(number, trust.MaxSize)
+	if err != nil || n == trust.ManifestFormat {
+		return nil
+	}
+	r := trust.Refuse("manifest-format", "manifest", "it is of format %d; this program reads format %d", n, trust.ManifestFormat)
+	if n > trust.ManifestFormat {
+		return r.WithHint("the outside is newer than the enclave: bring the enclave up to date, or have officers name the format that it reads, 'trust policy manifest 1', and the outside write it")
+	}
+	return r.WithHint("the outside is older than any that this enclave can read: bring it up to date")
+}
+
 // ParseManifest reads a manifest's text. It is strict: Text of the result is text again. Errors are [trust.Refusals] that list every fault.
 func ParseManifest(text []byte) (*Manifest, error) {
 	s, err := trust.NewScanner("manifest", text, MaxManifest)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkFormat(text); err != nil {
 		return nil, err
 	}
 	m := &Manifest{}

@@ -124,6 +124,7 @@ type intake struct {
 	reader   *examine.Reader
 	pending  *pending.Intake // nil until the manifest was found authentic
 	noted    []trust.Digest
+	orders   *trust.Orders
 	drvs     map[string]*drv // derivations by store path, of this volume
 	files    int64
 	findings map[string]int64
@@ -144,11 +145,14 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	if slip.Enclave != g.Root.Enclave {
 		return nil, trust.Refuse("slip-mismatch", "slip", "made for enclave %q, this is %q", slip.Enclave, g.Root.Enclave)
 	}
+	var err error
+	if j.orders, err = g.Zone.Orders(ctx, g.Root); err != nil {
+		return nil, err
+	}
 	// Twice the volume is never needed: items that are here already are not kept twice.
 	if err := g.Zone.Space(slip.Bytes); err != nil {
 		return nil, err
 	}
-	var err error
 	if j.reader, err = examine.Start(ctx, g.Reader); err != nil {
 		return nil, err
 	}
@@ -215,6 +219,10 @@ func (j *intake) number(ctx context.Context, m *shipment.Manifest, file []byte) 
 	case !errors.Is(err, sql.ErrNoRows):
 		return err
 	}
+	if lost, ok := j.orders.IsLost(m.Number); ok {
+		return trust.Refuse("shipment-lost", fmt.Sprintf("shipment %d", m.Number), "officers declared it lost on %s: %s", trust.FormatDate(lost.Date), lost.Reason).
+			WithHint("what was lost may have been in other hands: keep the disc, and have the outside send its items again under a new number")
+	}
 	var rs trust.Refusals
 	var before string
 	switch err := q.QueryRowContext(ctx, `SELECT manifest FROM shipment WHERE number = ?`, m.Number-1).Scan(&before); {
@@ -229,26 +237,27 @@ func (j *intake) number(ctx context.Context, m *shipment.Manifest, file []byte) 
 	case len(rs) > 0:
 		return rs
 	}
-	have := map[int64]bool{}
-	rows, err := q.QueryContext(ctx, `SELECT number FROM shipment WHERE number < ?`, m.Number)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var n int64
-		if err := rows.Scan(&n); err != nil {
-			return err
-		}
-		have[n] = true
-	}
 	for _, r := range m.Recent {
-		if !have[r.Number] {
+		var had string
+		err := q.QueryRowContext(ctx, `SELECT manifest FROM shipment WHERE number = ?`, r.Number).Scan(&had)
+		switch _, lost := j.orders.IsLost(r.Number); {
+		case errors.Is(err, sql.ErrNoRows) && !lost:
 			j.missing = append(j.missing, r.Number)
+		case errors.Is(err, sql.ErrNoRows):
+		case err != nil:
+			return err
+		default:
+			known, err := manifest(j.g.Zone, r.Number, had)
+			if err != nil {
+				return err
+			}
+			if !known.Date.Equal(r.Date) {
+				rs.Add(recentRefusal(m.Number, r, known.Date))
+			}
 		}
 	}
 	slices.Sort(j.missing)
-	return rows.Err()
+	return rs.Err()
 }
 
 // follower compares with the shipment behind this one, if that came first: it says which manifest it follows.
@@ -261,20 +270,7 @@ func (j *intake) follower(ctx context.Context, m *shipment.Manifest, digest trus
 	if err != nil {
 		return err
 	}
-	d, err := trust.ParseDigest(text)
-	if err != nil {
-		return fmt.Errorf("manifest of shipment %d: %w", m.Number+1, err)
-	}
-	file, err := j.g.Zone.CAS.ReadAll(d, shipment.MaxManifest)
-	if err != nil {
-		return fmt.Errorf("manifest of shipment %d: %w", m.Number+1, err)
-	}
-	body, _, err := trust.SplitNote("manifest", file, shipment.MaxManifest)
-	if err != nil {
-		return err
-	}
-	// Its signature was checked when it came; a collector may have left since.
-	next, err := shipment.ParseManifest(body)
+	next, err := manifest(j.g.Zone, m.Number+1, text)
 	if err != nil {
 		return err
 	}

@@ -63,14 +63,21 @@ type Summary struct {
 	Bytes    int64  `json:"bytes"`
 }
 
-// Missing is the state of a number that no shipment came with although a later one did.
-const Missing = "missing"
+// States of numbers with which no shipment came although a later one did.
+const (
+	Missing = "missing"
+	Lost    = "lost" // officers declared it
+)
 
 // maxMissing bounds how many missing numbers a list names: one forged number must not fill a screen.
 const maxMissing = 1000
 
 // List returns the shipments, oldest first, and the numbers that are missing between them.
 func (d *Desk) List(ctx context.Context) ([]Summary, error) {
+	orders, err := d.Zone.Orders(ctx, d.Root)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := d.Zone.Read(ctx).QueryContext(ctx, `SELECT number, state, importer, date, items, bytes FROM shipment ORDER BY number`)
 	if err != nil {
 		return nil, err
@@ -84,6 +91,10 @@ func (d *Desk) List(ctx context.Context) ([]Summary, error) {
 			return nil, err
 		}
 		for ; next < s.Number && missing < maxMissing; next++ {
+			if _, lost := orders.IsLost(next); lost {
+				list = append(list, Summary{Number: next, State: Lost})
+				continue
+			}
 			list = append(list, Summary{Number: next, State: Missing})
 			missing++
 		}

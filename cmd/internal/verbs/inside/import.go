@@ -51,6 +51,9 @@ func importVerb(env *frame.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := attention(ctx, env, z, root); err != nil {
+				return err
+			}
 			return env.Result(q, func(w io.Writer) {
 				fmt.Fprintf(w, "shipment %d is quarantined: %d items, %s, %d files looked at:%s\n", q.Number, q.Items, frame.Bytes(q.Bytes), q.Files, verbs.Severities(q.Findings))
 				for _, n := range q.Missing {

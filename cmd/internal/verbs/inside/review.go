@@ -45,13 +45,20 @@ func reviewList(env *frame.Env) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if err := attention(cmd.Context(), env, d.Zone, d.Root); err != nil {
+					return err
+				}
 				for _, s := range list {
 					err := env.Result(struct {
 						Type string `json:"type"`
 						review.Summary
 					}{"shipment", s}, func(w io.Writer) {
-						if s.State == review.Missing {
+						switch s.State {
+						case review.Missing:
 							fmt.Fprintf(w, "%5d  %-12s a later one is here\n", s.Number, s.State)
+							return
+						case review.Lost:
+							fmt.Fprintf(w, "%5d  %-12s officers have declared it\n", s.Number, s.State)
 							return
 						}
 						fmt.Fprintf(w, "%5d  %-12s %6d items %12s  imported by %s, %s\n", s.Number, s.State, s.Items, frame.Bytes(s.Bytes), s.Importer, s.Date)
