@@ -39,7 +39,7 @@
 //	agreed       an allowed derivation makes it and a quorum agrees on it
 //	allowed      the allowlist names it
 //
-// The first eight are refused if a root keeps the item (an altered one always); the others are not, except that [Rules] may add derived, or built and
+// The first seven are refused if a root keeps the item (an altered one always); the others are not, except that [Rules] may add derived, or built and
 // local. That what was built from something recalled stays allowed until it is recalled itself is the judgement of the depot too.
 //
 // # What it cannot tell

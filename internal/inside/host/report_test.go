@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +47,32 @@ func TestReportText(t *testing.T) {
 	empty := &Report{Enclave: "keep", Host: "h", Date: enclavetest.Epoch, Root: Document{1, trust.Sum(nil)}}
 	if _, err := ParseReport(empty.Text()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExampleOfTheSpec: what stands on the page is a report.
+func TestExampleOfTheSpec(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../../docs/spec/host-report.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(page), "\n## Example\n\n")
+	if !ok {
+		t.Fatal("no example")
+	}
+	var text strings.Builder
+	for line := range strings.Lines(example) {
+		text.WriteString(strings.TrimPrefix(line, "    "))
+	}
+	r, err := ParseReport([]byte(text.String()))
+	if err != nil || r.Kept() != 1 || len(r.Found) != 2 || len(r.Roots) != 1 {
+		t.Errorf("%+v %v", r, err)
+	}
+	for _, s := range Statuses() {
+		if !strings.Contains(string(page), "`"+s+"`") {
+			t.Errorf("the page does not have the status %s", s)
+		}
 	}
 }
 
