@@ -227,7 +227,7 @@ func (z *Zone) grown(g *growth, to ledger.Checkpoint, note []byte, weight int, m
 	}
 	var early []*request
 	for _, r := range members {
-		if r.early {
+		if r.how.early {
 			early = append(early, r)
 		} else {
 			out.members = append(out.members, r)
@@ -282,7 +282,7 @@ func (z *Zone) newGrowth(ctx context.Context) (*growth, error) {
 
 // turn lets one caller do his part. undone says why his part does not stand; err that the transaction is gone.
 func (z *Zone) turn(ctx context.Context, r *request, g *growth) (undone, err error) {
-	tx := &Tx{z: z, growth: g, mark: g.batch.Size()}
+	tx := &Tx{z: z, growth: g, mark: g.batch.Size(), ceremony: r.how.ceremony}
 	tx.setTime(z.clock())
 	newest := g.newest
 	select {

@@ -62,11 +62,12 @@ func lastOrders(ctx context.Context, q Querier) (*trust.Orders, error) {
 }
 
 // SetOrders takes officers' orders into force, by the root in force. Entered in the ledger are each signature, what was recalled, and that they are in
-// force; they are published as public/orders/N. Those that are in force already are taken again in silence if they are the same.
+// force; they are published as public/orders/N. A zone that was put back from a backup goes on with the orders that say so. Those that are in force already are taken again in silence if they are the same.
 func (z *Zone) SetOrders(ctx context.Context, msg []byte) (*trust.Orders, error) {
 	var o *trust.Orders
 	same := errors.New("already in force")
-	err := z.Commit(ctx, func(tx *Tx) error {
+	after := func() error { return nil }
+	err := z.ceremony(ctx, func(tx *Tx) error {
 		root, err := z.readRoot(ctx, z.catalog.writer, nil)
 		if err != nil {
 			return err
@@ -91,6 +92,7 @@ func (z *Zone) SetOrders(ctx context.Context, msg []byte) (*trust.Orders, error)
 		if err := o.CheckSuccessor(last); err != nil {
 			return err
 		}
+		tx.heard(o.Date)
 		if err := tx.Exec(ctx, "INSERT INTO orders (version, digest, note) VALUES (?, ?, ?)", o.Version, o.Digest().String(), msg); err != nil {
 			return err
 		}
@@ -108,12 +110,16 @@ func (z *Zone) SetOrders(ctx context.Context, msg []byte) (*trust.Orders, error)
 		if err := tx.Statement(statement.KindOrdered, subjects, map[string]any{"version": o.Version, "persons": list}); err != nil {
 			return err
 		}
-		return tx.recalled(last, o)
+		if err := tx.recalled(last, o); err != nil {
+			return err
+		}
+		after, err = tx.endRestore(o)
+		return err
 	})
 	if err != nil && !errors.Is(err, same) {
 		return nil, err
 	}
-	return o, nil
+	return o, after()
 }
 
 // undersigned enters each signature under a document by a known key.

@@ -111,6 +111,9 @@ func Replace(ctx context.Context, dir string, opts ReplaceOptions, fill func(ctx
 		return nil, err
 	}
 	defer z.release()
+	if _, err := os.Lstat(filepath.Join(dir, restoredFile)); !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, errors.New("the zone was put back from a backup and waits for officers' orders; only then its catalog can be made again"))
+	}
 	public, err := z.readPublished()
 	if err != nil {
 		return nil, err

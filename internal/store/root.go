@@ -93,7 +93,7 @@ func (z *Zone) readRoot(ctx context.Context, q Querier, known *trust.Root) (*tru
 func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trust.Root, error) {
 	var root *trust.Root
 	same := errors.New("already in force")
-	err := z.Commit(ctx, func(tx *Tx) error {
+	err := z.ceremony(ctx, func(tx *Tx) error {
 		known, err := z.readRoot(ctx, z.catalog.writer, nil)
 		switch {
 		case errors.Is(err, ErrNoRoot):
@@ -123,6 +123,7 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trus
 		if root.Enclave != z.Config.Enclave {
 			return trust.Refuse("root-enclave", "root", "it is of %q, the zone of %q", root.Enclave, z.Config.Enclave)
 		}
+		tx.heard(root.Date)
 		if err := tx.Exec(ctx, "INSERT INTO root (version, digest, note) VALUES (?, ?, ?)", root.Version, root.Digest().String(), msg); err != nil {
 			return err
 		}

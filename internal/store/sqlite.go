@@ -71,6 +71,7 @@ func isBusy(err error) bool {
 
 // A catalog is the two pools of one SQLite file.
 type catalog struct {
+	path     string
 	writerDB *sql.DB
 	writer   *sql.Conn // the one writing connection
 	readers  *sql.DB
@@ -81,7 +82,7 @@ func openCatalog(ctx context.Context, dir string) (_ *catalog, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
 	}
-	c := &catalog{}
+	c := &catalog{path: path}
 	defer func() {
 		if err != nil {
 			c.close()

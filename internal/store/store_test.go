@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -462,7 +463,7 @@ func TestInitLeftovers(t *testing.T) {
 	if err := os.Mkdir(foreign, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	alive, done, err := tempBeside(filepath.Join(parent, "other"), "init")
+	alive, done, err := durable.TempBeside(filepath.Join(parent, "other"), "init")
 	if err != nil {
 		t.Fatal(err)
 	}

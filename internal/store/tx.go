@@ -54,8 +54,10 @@ type Tx struct {
 	clock   time.Time // what the machine's clock says, if that is behind the newest entry
 	publish []publication
 	saved   bool // whether the savepoint has been set
-	err     error
-	over    bool
+
+	ceremony bool // the deed is a root or orders
+	err      error
+	over     bool
 }
 
 type publication struct {
@@ -175,6 +177,9 @@ func (tx *Tx) Append(envelope []byte) (int64, error) {
 }
 
 func (tx *Tx) append(leaf []byte) (int64, error) {
+	if err := tx.mayGrow(); err != nil {
+		return 0, err
+	}
 	if err := ledger.CheckLeaf(leaf); err != nil {
 		return 0, err
 	}
@@ -264,11 +269,17 @@ func (tx *Tx) addPublic(p publication) error {
 
 // A request is one caller of Commit or Record.
 type request struct {
-	ctx   context.Context
-	early bool       // answered when the deed is durable, not when it is published
-	turn  chan *Tx   // unbuffered: given and taken, or neither
-	over  chan error // what the function returned
-	done  chan error // the answer; buffered, so that nobody waits for a caller who has left
+	ctx  context.Context
+	how  manner
+	turn chan *Tx   // unbuffered: given and taken, or neither
+	over chan error // what the function returned
+	done chan error // the answer; buffered, so that nobody waits for a caller who has left
+}
+
+// A manner is what is particular about a deed.
+type manner struct {
+	early    bool // answered when it is durable, not when it is published
+	ceremony bool // a root or orders
 }
 
 // Commit runs fn in a transaction, which it may share with other callers, and
@@ -277,15 +288,24 @@ type request struct {
 //
 // fn runs in the caller's goroutine, exactly once or not at all. If ctx ends
 // before it is fn's turn, fn does not run.
-func (z *Zone) Commit(ctx context.Context, fn func(tx *Tx) error) error { return z.do(ctx, fn, false) }
+func (z *Zone) Commit(ctx context.Context, fn func(tx *Tx) error) error {
+	return z.do(ctx, fn, manner{})
+}
 
 // Record is Commit that returns when what fn did is durable: it will be
 // published, in its order, within [MaxLag], or by the next opening. Whoever has
 // an effect outside of the zone afterwards calls [Zone.Published] first.
-func (z *Zone) Record(ctx context.Context, fn func(tx *Tx) error) error { return z.do(ctx, fn, true) }
+func (z *Zone) Record(ctx context.Context, fn func(tx *Tx) error) error {
+	return z.do(ctx, fn, manner{early: true})
+}
 
-func (z *Zone) do(ctx context.Context, fn func(tx *Tx) error, early bool) error {
-	r := &request{ctx: ctx, early: early, turn: make(chan *Tx), over: make(chan error, 1), done: make(chan error, 1)}
+// ceremony is Commit of a root or of orders.
+func (z *Zone) ceremony(ctx context.Context, fn func(tx *Tx) error) error {
+	return z.do(ctx, fn, manner{ceremony: true})
+}
+
+func (z *Zone) do(ctx context.Context, fn func(tx *Tx) error, how manner) error {
+	r := &request{ctx: ctx, how: how, turn: make(chan *Tx), over: make(chan error, 1), done: make(chan error, 1)}
 	select {
 	case <-z.closing:
 		return ErrClosed

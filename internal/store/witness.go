@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -54,6 +55,131 @@ func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now t
 		return nil, fmt.Errorf("witness: %w", err)
 	}
 	return cosigned, nil
+}
+
+// maxAfterRestore is how far behind the end of a backup the entry "restored" is looked for: roots and orders alone stand between.
+const maxAfterRestore = 1000
+
+// WitnessRestored is Witness for a log that was put back from a backup and has lost entries that this witness has
+// cosigned. zone is the published directory as a whole, pin the first root's fingerprint from paper. It is accepted if officers
+// have ordered, since this witness cosigned last, that the log goes on from there, and the log has the
+// entry "restored" that says so. From then on this is the log that the witness knows.
+func WitnessRestored(state string, zone fs.FS, pin trust.Pinned, log trust.VKey, key *trust.Key, now time.Time) ([]byte, error) {
+	files, err := fs.Sub(zone, ledgerDir)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	msg, err := ledger.ReadCheckpoint(files)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	c, err := ledger.OpenCheckpoint(msg, log.Name, log)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(state+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	defer lock.Close()
+	if err := durable.Lock(lock, syscall.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	held, err := readBounded(state, ledger.MaxCheckpoint)
+	if err != nil {
+		return nil, fmt.Errorf("witness: %w", err)
+	}
+	seen, at, err := ledger.OpenCosigned(held, log.Name, log, key.VKey())
+	if err != nil {
+		return nil, fmt.Errorf("witness: %s: %w", state, err)
+	}
+	orders, err := publishedOrders(zone, pin)
+	if err != nil {
+		return nil, err
+	}
+	refuse := func(format string, args ...any) error {
+		return trust.Refuse("witness-restored", log.Name, format, args...)
+	}
+	tiles := ledger.NewLog(files, c)
+	for _, r := range orders.Restored {
+		// An order that is older than the last cosignature was for an earlier restore: it must not open the log again.
+		if r.Size >= seen.Size || r.Date.Before(at) {
+			continue
+		}
+		if err := tiles.Contains(ledger.Checkpoint{Origin: log.Name, Size: r.Size, Root: r.Tree}); err != nil {
+			return nil, err
+		}
+		if err := hasRestored(tiles, r); err != nil {
+			return nil, err
+		}
+		_, cosigned, err := ledger.Cosign(ledger.Checkpoint{}, msg, log, files, key, now)
+		if err != nil {
+			return nil, err
+		}
+		if err := durable.WriteAll(durable.OS{}, filepath.Dir(state), durable.File{Path: state, Data: cosigned, Perm: 0o600}); err != nil {
+			return nil, fmt.Errorf("witness: %w", err)
+		}
+		return cosigned, nil
+	}
+	return nil, refuse("no order since %s lets it go on from a backup that ends before entry %d", trust.FormatDate(at), seen.Size)
+}
+
+// hasRestored looks for the entry that a log was put back.
+func hasRestored(log *ledger.Log, r trust.Restored) error {
+	for i := r.Size; i < min(log.Checkpoint().Size, r.Size+maxAfterRestore); i++ {
+		leaf, err := log.Leaf(i)
+		if err != nil {
+			return err
+		}
+		e, err := statement.ParseEnvelope(leaf)
+		if err != nil || e.Kind() != statement.KindRestored {
+			continue
+		}
+		if s := e.Unverified(); s.Predicate["size"] == r.Size && s.Subjects[0].SHA256 == trust.Digest(r.Tree) {
+			return nil
+		}
+	}
+	return trust.Refuse("witness-restored", log.Checkpoint().Origin, "it has no entry that it was put back from a backup that ends with size %d", r.Size)
+}
+
+// publishedOrders opens the newest orders of a published directory, by its roots.
+func publishedOrders(zone fs.FS, pin trust.Pinned) (*trust.Orders, error) {
+	newest := func(dir string, limit int64, visit func(note []byte)) error {
+		for n := int64(1); ; n++ {
+			f, err := zone.Open(fmt.Sprintf("%s/%d", dir, n))
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			note, err := io.ReadAll(io.LimitReader(f, limit+1))
+			if err := errors.Join(err, f.Close()); err != nil {
+				return err
+			}
+			if int64(len(note)) > limit {
+				return fmt.Errorf("%s/%d: more than %d bytes", dir, n, limit)
+			}
+			visit(note)
+		}
+	}
+	var roots [][]byte
+	var orders []byte
+	if err := newest("root", MaxPublic, func(note []byte) { roots = append(roots, note) }); err != nil {
+		return nil, err
+	}
+	if err := newest("orders", MaxPublic, func(note []byte) { orders = note }); err != nil {
+		return nil, err
+	}
+	root, err := trust.OpenChain(roots, pin)
+	if err != nil {
+		return nil, err
+	}
+	if orders == nil {
+		return &trust.Orders{}, nil
+	}
+	o, _, err := trust.OpenOrders(orders, root)
+	return o, err
 }
 
 // AddCosigned takes in what a witness of the root has cosigned. It must be of

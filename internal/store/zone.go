@@ -86,6 +86,8 @@ type Zone struct {
 	pending    atomic.Int64  // bytes of leaves that wait in memory to be published
 	behind     atomic.Bool   // publishing has failed
 
+	limbo atomic.Pointer[ledger.Checkpoint] // not nil: put back from a backup that ended there, waiting for officers' orders
+
 	useFile     *os.File // lock/catalog
 	publishMu   sync.Mutex
 	publishFile *os.File      // lock/publish
@@ -113,7 +115,7 @@ func Init(dir string, cfg Config, clock func() time.Time, rand io.Reader) error 
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("init: %w", err)
 	}
-	tmp, done, err := tempBeside(dir, "init")
+	tmp, done, err := durable.TempBeside(dir, "init")
 	if err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
@@ -127,42 +129,6 @@ func Init(dir string, cfg Config, clock func() time.Time, rand io.Reader) error 
 	}
 	return nil
 }
-
-// tempBeside makes a directory beside dir, in which what is to be dir is made
-// and which nobody sweeps as long as this process lives. What dead processes have left of the same purpose goes.
-func tempBeside(dir, purpose string) (tmp string, done func(), err error) {
-	parent, prefix := filepath.Dir(dir), "."+filepath.Base(dir)+"."+purpose+"-"
-	names, err := os.ReadDir(parent)
-	if err != nil {
-		return "", nil, err
-	}
-	for _, n := range names {
-		if n.IsDir() && strings.HasPrefix(n.Name(), prefix) {
-			if err := durable.Sweep(durable.OS{}, filepath.Join(parent, n.Name())); err != nil {
-				return "", nil, err
-			}
-		}
-	}
-	for range maxTempTries {
-		if tmp, err = os.MkdirTemp(parent, prefix); err != nil {
-			return "", nil, err
-		}
-		f, err := os.Open(tmp)
-		if err != nil {
-			continue // swept before it was locked
-		}
-		if durable.Lock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			if _, err := os.Lstat(tmp); err == nil {
-				return tmp, func() { durable.RemoveAll(tmp); f.Close() }, nil
-			}
-		}
-		f.Close()
-	}
-	return "", nil, fmt.Errorf("%s: no temporary directory to be had; is it swept in a loop?", parent)
-}
-
-// maxTempTries bounds the race with sweepers.
-const maxTempTries = 100
 
 func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io.Reader) error {
 	ctx := context.Background()
@@ -315,6 +281,9 @@ func open(ctx context.Context, dir string, opts Options, how openHow) (_ *Zone, 
 		if _, err := z.catalog.writer.ExecContext(ctx, "INSERT INTO checkpoint (size, note, time) VALUES (0, ?, '')", how.first); err != nil {
 			return nil, fmt.Errorf("catalog: %w", err)
 		}
+	}
+	if err := z.readRestored(ctx); err != nil {
+		return nil, err
 	}
 	if err := z.recover(ctx, opts.Republish); err != nil {
 		return nil, err

@@ -30,6 +30,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -302,6 +303,40 @@ func sweepOne(c Calls, path string) error {
 		return RemoveAll(path)
 	}
 	return c.Remove(path)
+}
+
+// TempBeside makes a directory beside path, in which what is to have that name is
+// made: a rename puts it in its place. Nobody sweeps it as long as done has not been called, and
+// done removes what is left of it. What dead processes have left of the same purpose goes.
+func TempBeside(path, purpose string) (tmp string, done func(), err error) {
+	parent, prefix := filepath.Dir(path), "."+filepath.Base(path)+"."+purpose+"-"
+	names, err := os.ReadDir(parent)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, n := range names {
+		if n.IsDir() && strings.HasPrefix(n.Name(), prefix) {
+			if err := Sweep(OS{}, filepath.Join(parent, n.Name())); err != nil {
+				return "", nil, err
+			}
+		}
+	}
+	for range maxTries {
+		if tmp, err = os.MkdirTemp(parent, prefix); err != nil {
+			return "", nil, err
+		}
+		f, err := os.Open(tmp)
+		if err != nil {
+			continue // swept before it was locked
+		}
+		if Lock(f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			if _, err := os.Lstat(tmp); err == nil {
+				return tmp, func() { RemoveAll(tmp); f.Close() }, nil
+			}
+		}
+		f.Close()
+	}
+	return "", nil, fmt.Errorf("%s: no temporary directory to be had; is it swept in a loop?", parent)
 }
 
 // RemoveAll removes a tree, also one whose directories are read-only.

@@ -41,8 +41,11 @@ func EmptyRoot() tlog.Hash { return tlog.Hash(trust.Sum(nil)) }
 
 // Text is the text that is signed.
 func (c Checkpoint) Text() []byte {
-	return fmt.Appendf(nil, "%s\n%d\n%s\n", c.Origin, c.Size, base64.StdEncoding.EncodeToString(c.Root[:]))
+	return fmt.Appendf(nil, "%s\n%d\n%s\n", c.Origin, c.Size, c.RootText())
 }
+
+// RootText is the root as it stands in the text.
+func (c Checkpoint) RootText() string { return base64.StdEncoding.EncodeToString(c.Root[:]) }
 
 // ParseCheckpoint parses the text of a checkpoint: exactly its three lines, in their one spelling.
 func ParseCheckpoint(text []byte) (Checkpoint, error) {

@@ -201,7 +201,12 @@ const references = `SELECT sha256 FROM item UNION ALL SELECT manifest FROM shipm
 
 // referred takes out of left what a row refers to.
 func referred(ctx context.Context, z *store.Zone, left map[trust.Digest]bool) error {
-	rows, err := z.Read(ctx).QueryContext(ctx, references)
+	return Named(ctx, z.Read(ctx), func(d trust.Digest) { delete(left, d) })
+}
+
+// Named visits every blob that a row of a catalog names, some of them several times.
+func Named(ctx context.Context, q store.Querier, visit func(d trust.Digest)) error {
+	rows, err := q.QueryContext(ctx, references)
 	if err != nil {
 		return err
 	}
@@ -213,13 +218,13 @@ func referred(ctx context.Context, z *store.Zone, left map[trust.Digest]bool) er
 		}
 		// A row with something else in it names no blob.
 		if d, err := trust.ParseDigest(text); err == nil {
-			delete(left, d)
+			visit(d)
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	built, err := z.Read(ctx).QueryContext(ctx, `SELECT envelope FROM built`)
+	built, err := q.QueryContext(ctx, `SELECT envelope FROM built`)
 	if err != nil {
 		return err
 	}
@@ -231,7 +236,7 @@ func referred(ctx context.Context, z *store.Zone, left map[trust.Digest]bool) er
 		}
 		if e, err := statement.ParseEnvelope(envelope); err == nil {
 			for _, s := range e.Unverified().Subjects {
-				delete(left, s.SHA256)
+				visit(s.SHA256)
 			}
 		}
 	}

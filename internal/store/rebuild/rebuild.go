@@ -145,7 +145,7 @@ func optional(s *statement.Statement, name string) (trust.Digest, bool) {
 func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID string, s *statement.Statement) error {
 	digest := s.Subjects[0].SHA256
 	// The files of a deed are published with the last of its entries.
-	if s.Kind != statement.KindRecalled || number(s, "version") != p.ordered {
+	if s.Kind != statement.KindRecalled && s.Kind != statement.KindRestored || number(s, "version") != p.ordered {
 		p.ordered = 0
 	}
 	switch s.Kind {
@@ -153,7 +153,7 @@ func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID stri
 		return p.root(ctx, index, digest, number(s, "version"))
 	case statement.KindOrdered:
 		return p.orders(ctx, index, digest, number(s, "version"))
-	case statement.KindRecalled:
+	case statement.KindRecalled, statement.KindRestored:
 		if p.ordered > 0 {
 			return p.r.Exec(ctx, "UPDATE public SET size = ? WHERE path = ?", index+1, ordersPath(p.ordered))
 		}

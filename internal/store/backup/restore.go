@@ -1,0 +1,300 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"sallyport/internal/store"
+	"sallyport/internal/store/durable"
+	"sallyport/internal/store/ledger"
+	"sallyport/internal/store/rebuild"
+	"sallyport/internal/trust"
+)
+
+// RestoreOptions are what putting a backup back needs.
+type RestoreOptions struct {
+	store.Options
+	Stages   rebuild.Stages
+	Ledger   trust.VKey // the ledger's key, from paper; zero: the one in the backup
+	Keys     string     // a directory with ledger.key and station.key; empty: those in the backup
+	Public   string     // the published directory that survived; empty: that of the backup
+	Newest   []string   // what is at hand of the log's newest state: zones, published directories, checkpoints' files
+	Roots    [][]byte   // newer roots, in their order
+	Orders   [][]byte   // newer orders, in their order
+	Progress func(bytes int64, file string)
+}
+
+// A Restored says what became of a restore.
+type Restored struct {
+	*Checked
+	Evidence int64 // the largest size of the ledger that is known of; 0: nothing was at hand
+	Rebuilt  bool  // the catalog was made again from the published directory that survived
+	Waits    bool  // for officers' orders that name End
+	End      ledger.Checkpoint
+}
+
+// Restore puts a backup back into a new directory. Package backup says when the zone goes on and when it waits.
+func Restore(ctx context.Context, from, to string, opts RestoreOptions) (*Restored, error) {
+	from, err := filepath.Abs(from)
+	if err != nil {
+		return nil, err
+	}
+	if to, err = filepath.Abs(to); err != nil {
+		return nil, err
+	}
+	if _, err := os.Lstat(to); err == nil {
+		return nil, fmt.Errorf("%s: %w: a zone is restored into a new directory", to, fs.ErrExist)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	tmp, done, err := durable.TempBeside(to, "restore")
+	if err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	defer done()
+	zone := filepath.Join(tmp, "zone")
+	if err := os.Mkdir(zone, 0o755); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	out, err := restoreIn(ctx, from, zone, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := syncAll(zone); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	if err := durable.Rename(durable.OS{}, zone, to); err != nil {
+		return nil, fmt.Errorf("restore: %w", err)
+	}
+	return out, nil
+}
+
+func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Restored, error) {
+	if err := spaceFor(from, zone); err != nil {
+		return nil, err
+	}
+	m, err := extract(ctx, from, zone, func(string) bool { return true }, opts.Progress)
+	if err != nil {
+		return nil, err
+	}
+	for dir, perm := range map[string]fs.FileMode{"keys": 0o700, "lock": 0o755, "tmp": 0o700, "cas": 0o755, "cas/tmp": 0o755, "public": 0o755} {
+		path := filepath.Join(zone, filepath.FromSlash(dir))
+		if err := errors.Join(os.MkdirAll(path, perm), os.Chmod(path, perm)); err != nil {
+			return nil, err
+		}
+	}
+	out := &Restored{}
+	if out.Checked, err = check(ctx, zone, m, opts.Ledger); err != nil {
+		return nil, err
+	}
+	if err := keys(zone, m, opts.Keys); err != nil {
+		return nil, err
+	}
+	if opts.Public != "" {
+		if err := survived(zone, m, opts); err != nil {
+			return nil, err
+		}
+	}
+	var lost bool
+	if out.Evidence, lost, err = newest(zone, opts); err != nil {
+		return nil, err
+	}
+	if opts.Public != "" {
+		if _, err := rebuild.Run(ctx, zone, opts.Stages, store.ReplaceOptions{Options: opts.Options}); err != nil {
+			return nil, err
+		}
+		out.Rebuilt = true
+	} else if out.Evidence == 0 {
+		// Nothing at hand says nothing; and who lost a disk does not know what stood on it.
+		lost = true
+	}
+	return out, goOn(ctx, zone, lost, opts, out)
+}
+
+// spaceFor asks, before anything is copied, whether the backup fits.
+func spaceFor(from, zone string) error {
+	var need int64
+	err := filepath.WalkDir(from, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		fi, err := d.Info()
+		if err == nil {
+			need += fi.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(zone, &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * st.Bsize; need > free {
+		return &store.SpaceError{Dir: filepath.Dir(zone), Need: need, Free: free}
+	}
+	return nil
+}
+
+// keys puts the secret keys in their place, and checks that they are those of the public halves.
+func keys(zone string, m *Manifest, from string) error {
+	var bad trust.Refusals
+	for _, name := range []string{"ledger", "station"} {
+		path := filepath.Join(zone, "keys", name+".key")
+		if from != "" {
+			secret, err := readSmall(filepath.Join(from, name+".key"))
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, secret, 0o600); err != nil {
+				return err
+			}
+		}
+		secret, err := readSmall(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			bad.Add(trust.Refuse("backup-key", "keys/"+name+".key", "it is not in the backup").
+				WithHint("name the directory that keeps the zone's keys; a backup has them only if it was asked to"))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		key, err := trust.ParseKey(secret, nil)
+		if err != nil {
+			return fmt.Errorf("%s.key: %w", name, err)
+		}
+		public, err := readSmall(filepath.Join(zone, "keys", name+".vkey"))
+		if err != nil {
+			return err
+		}
+		if have := key.VKey().String() + "\n"; have != string(public) {
+			bad.Add(trust.Refuse("backup-key", "keys/"+name+".key", "it is another key than %s", strings.TrimSpace(string(public))))
+		}
+	}
+	return bad.Err()
+}
+
+// survived puts a published directory in the place of the backup's. The catalog has to be made again from it.
+func survived(zone string, m *Manifest, opts RestoreOptions) error {
+	key, err := ledgerKey(zone, opts.Ledger)
+	if err != nil {
+		return err
+	}
+	files := os.DirFS(opts.Public)
+	tiles, err := fs.Sub(files, "ledger")
+	if err != nil {
+		return err
+	}
+	log, err := openLog(tiles, key)
+	if err != nil {
+		return err
+	}
+	if err := log.Contains(m.Checkpoint); err != nil {
+		return err
+	}
+	public := filepath.Join(zone, "public")
+	if err := os.RemoveAll(public); err != nil {
+		return err
+	}
+	return os.CopyFS(public, files)
+}
+
+// newest looks at all that is at hand of the log. It refuses what is another log, and returns the largest size and whether the zone has less.
+func newest(zone string, opts RestoreOptions) (largest int64, lost bool, err error) {
+	key, err := ledgerKey(zone, opts.Ledger)
+	if err != nil {
+		return 0, false, err
+	}
+	log, err := openLog(os.DirFS(filepath.Join(zone, "public", "ledger")), key)
+	if err != nil {
+		return 0, false, err
+	}
+	here := log.Checkpoint()
+	var bad trust.Refusals
+	for _, path := range opts.Newest {
+		other, files, err := evidence(path, key)
+		if err != nil {
+			return 0, false, fmt.Errorf("%s: %w", path, err)
+		}
+		switch {
+		case other.Size <= here.Size:
+			err = log.Contains(other)
+		case files != nil:
+			err = ledger.NewLog(files, other).Contains(here)
+		}
+		if err := bad.Merge(err); err != nil {
+			return 0, false, fmt.Errorf("%s: %w", path, err)
+		}
+		largest = max(largest, other.Size)
+	}
+	return largest, largest > here.Size, bad.Err()
+}
+
+// evidence reads a checkpoint of the log: a file of one, or a directory that has one, and then the tiles, too.
+func evidence(path string, key trust.VKey) (ledger.Checkpoint, fs.FS, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	if !fi.IsDir() {
+		note, err := readSmall(path)
+		if err != nil {
+			return ledger.Checkpoint{}, nil, err
+		}
+		c, err := ledger.OpenCheckpoint(note, key.Name, key)
+		return c, nil, err
+	}
+	for _, sub := range []string{".", "ledger", "public/ledger"} {
+		files := os.DirFS(filepath.Join(path, filepath.FromSlash(sub)))
+		if _, err := fs.Stat(files, "checkpoint"); err != nil {
+			continue
+		}
+		log, err := openLog(files, key)
+		if err != nil {
+			return ledger.Checkpoint{}, nil, err
+		}
+		return log.Checkpoint(), files, nil
+	}
+	return ledger.Checkpoint{}, nil, errors.New("there is no published ledger in it")
+}
+
+// goOn opens the zone, which waits if entries may be lost, and takes in what officers have signed since.
+func goOn(ctx context.Context, zone string, lost bool, opts RestoreOptions, out *Restored) (err error) {
+	if lost {
+		key, err := ledgerKey(zone, opts.Ledger)
+		if err != nil {
+			return err
+		}
+		log, err := openLog(os.DirFS(filepath.Join(zone, "public", "ledger")), key)
+		if err != nil {
+			return err
+		}
+		if err := store.MarkRestored(zone, log.Checkpoint()); err != nil {
+			return err
+		}
+	}
+	z, err := store.Open(ctx, zone, opts.Options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, z.Close()) }()
+	for _, note := range opts.Roots {
+		if _, err := z.SetRoot(ctx, note, nil); err != nil {
+			return err
+		}
+	}
+	for _, note := range opts.Orders {
+		if _, err := z.SetOrders(ctx, note); err != nil {
+			return err
+		}
+	}
+	out.End, out.Waits = z.Restored()
+	return nil
+}
