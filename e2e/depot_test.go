@@ -51,7 +51,13 @@ var client = &http.Client{Timeout: 20 * time.Second}
 // depot starts a depot and stops it with the test.
 func (w *world) depot() *depot {
 	w.t.Helper()
-	d, r := w.tryDepot()
+	return w.depotOf(track)
+}
+
+// depotOf is depot of another track.
+func (w *world) depotOf(track string) *depot {
+	w.t.Helper()
+	d, r := w.tryDepotOf(track)
 	if d == nil {
 		w.t.Fatalf("the depot did not start: %v", r)
 	}
@@ -60,6 +66,11 @@ func (w *world) depot() *depot {
 
 // tryDepot starts a depot; if it does not start, the result says why.
 func (w *world) tryDepot() (*depot, *result) {
+	w.t.Helper()
+	return w.tryDepotOf(track)
+}
+
+func (w *world) tryDepotOf(track string) (*depot, *result) {
 	w.t.Helper()
 	args := []string{station, "depot", "serve", "--zone", "inside", "--root", w.fingerprint(), "--track", track, "--listen", "127.0.0.1:0", "--json"}
 	d := &depot{w: w, cmd: w.command(context.Background(), args), log: &safeBuffer{}}

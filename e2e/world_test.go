@@ -57,6 +57,9 @@ var persons = []string{
 	"erin/statement", "frank/statement", "wilma/witness", "dev/narinfo",
 }
 
+// officials are the further ones of a world with three officers and two tracks.
+var officials = []string{"oscar/root", "oscar/order", "otto/root", "otto/order", "prod/narinfo", "rita/allowlist"}
+
 var strangers = []string{"mallory/root", "mallory/order", "mallory/manifest", "mallory/sums", "mallory/statement", "mallory/allowlist", "mallory-track/narinfo"}
 
 // A world is a directory with keys, an outside, an inside, volumes and slips.
@@ -473,7 +476,7 @@ func (w *world) allowed(version int) []string {
 
 // templates are made once, when the first test asks for one.
 var templates struct {
-	keys, fresh, admitted sync.Once
+	keys, fresh, admitted, governed sync.Once
 }
 
 // makeOnce makes a template; if that fails, every test that needs it does.
@@ -503,7 +506,7 @@ func makeOnce(t testing.TB, once *sync.Once, dir string, fn func(w *world)) {
 func fresh(t testing.TB) string {
 	t.Helper()
 	makeOnce(t, &templates.keys, filepath.Join(shareDir, "keys"), func(w *world) {
-		for _, p := range slices.Concat(persons, strangers) {
+		for _, p := range slices.Concat(persons, officials, strangers) {
 			w.must(whole, "key", "generate", "--quiet", "--no-passphrase", p, w.key(p))
 		}
 	})
@@ -552,6 +555,34 @@ func admitted(t testing.TB) string {
 	dir := filepath.Join(shareDir, "admitted")
 	makeOnce(t, &templates.admitted, dir, func(w *world) {
 		w.take(from, everything...)
+		w.admit(1)
+	})
+	return dir
+}
+
+// governed is like admitted, but with two of three officers for roots and orders, a track prod for which a witness must cosign, and leave to break glass.
+func governed(t testing.TB) string {
+	t.Helper()
+	from := fresh(t)
+	dir := filepath.Join(shareDir, "governed")
+	makeOnce(t, &templates.governed, dir, func(w *world) {
+		for _, p := range everything {
+			if p != "inside" {
+				w.take(from, p)
+			}
+		}
+		w.must(station, "init", "--kind", "inside", "--enclave", enclave, "inside")
+		args := w.trustInit()
+		i := slices.Index(args, "--key")
+		args = append(slices.Delete(args, i, i+2), // nobody signs at once, and later flags win
+			"--draft", "root-1.draft", "--role", "officer=oscar", "--role", "officer=otto", "--role", "reviewer=rita", "--threshold", "allowlist/prod=2",
+			"--policy", "cosigned-prod=1", "--policy", "break-glass=24", "--threshold", "root=2", "--threshold", "order=2")
+		for _, p := range officials {
+			args = append(args, "--enroll", w.key(p)+".pub")
+		}
+		w.must(args...)
+		w.officers("trust", "root", "root-1.draft")
+		w.must(station, "trust", "accept", "--zone", "inside", "--fingerprint", w.digest("root-1.draft"), "root-1.draft")
 		w.admit(1)
 	})
 	return dir
