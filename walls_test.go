@@ -171,6 +171,22 @@ func TestGroundIsPure(t *testing.T) {
 	}
 }
 
+// TestTrustOpensNothing: documents and keys are judged from bytes. An ssh-agent's socket is opened in one package, which alone sees the SSH library.
+func TestTrustOpensNothing(t *testing.T) {
+	const agent = module + "/internal/trust/agent"
+	for _, p := range list(t, "./...") {
+		for _, dep := range p.Imports {
+			if strings.HasPrefix(dep, "golang.org/x/crypto/ssh") && p.ImportPath != agent {
+				t.Errorf("%s imports %s: SSH's keys and signatures have one spelling here, and package trust reads it", p.ImportPath, dep)
+			}
+			opens := dep == "os" || dep == "net" || dep == "syscall" || strings.HasPrefix(dep, "os/") || strings.HasPrefix(dep, "net/")
+			if opens && strings.HasPrefix(p.ImportPath, module+"/internal/trust") && p.ImportPath != agent {
+				t.Errorf("%s imports %s: trust opens nothing", p.ImportPath, dep)
+			}
+		}
+	}
+}
+
 // TestMains holds each program to what it may link.
 func TestMains(t *testing.T) {
 	tests := []struct {

@@ -20,6 +20,13 @@
 // Thresholds count seats ([Root.Seat]): distinct persons, a deputy and the principal being
 // one, with distinct public keys ([VKey.Raw]). A key may have bounds; what counts is the date of what it signed.
 //
+// # Keys
+//
+// A public key ([VKey]) is of a kind ([KeyKind]), which says what its bytes are, what its signatures are, and in
+// which contexts it may sign; docs/spec/keys.md has the table. Of each key and each signature there is one spelling.
+// [VKey.Verify] takes any bytes. Whatever a person signs takes a [Signer]: a [Key] from a file, or what
+// package agent makes of an ssh-agent's. [FromSSHKeygen] takes what was signed with ssh-keygen alone.
+//
 // # Text
 //
 // Documents are printable ASCII in lines that end in LF; fields are separated

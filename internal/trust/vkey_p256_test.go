@@ -29,7 +29,8 @@ func TestP256Spellings(t *testing.T) {
 	k := d.key(t, "olga/root", false)
 	text := []byte(rootTitle + "\n")
 	for _, d.s = range []string{"low", "high"} {
-		for range 20 {
+		for i := range 20 {
+			text = fmt.Appendf(nil, "%s\nversion %d\n", rootTitle, i)
 			sig, err := k.Sign(ContextRoot, text)
 			if err != nil {
 				t.Fatal(err)
