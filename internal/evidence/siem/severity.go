@@ -25,7 +25,8 @@ var severities = map[string]Severity{
 	statement.KindCollected: Info, statement.KindInspected: Info, statement.KindShipped: Notice,
 	statement.KindImported: Notice, statement.KindRefused: Warning, statement.KindApproved: Notice, statement.KindRejected: Warning,
 	statement.KindAllowed: Notice, statement.KindSigned: Info, statement.KindBuilt: Info, statement.KindAgreed: Info, statement.KindDisagreed: Alert,
-	"undersigned": Notice, "ordered": Notice, "recalled": Critical, "released": Notice, "restored": Critical,
+	statement.KindWitnessed: Notice, statement.KindRebuilt: Warning, statement.KindChecked: Info,
+	statement.KindUndersigned: Notice, statement.KindOrdered: Notice, statement.KindRecalled: Critical, statement.KindReleased: Notice, statement.KindRestored: Critical,
 }
 
 // alarms are the ends of reason codes that no honest mistake leads to.
@@ -43,6 +44,14 @@ func (r *Record) Severity() Severity {
 					return Alert
 				}
 			}
+		}
+	}
+	if r.Kind == statement.KindChecked {
+		switch {
+		case r.number("recalled") > 0 || r.number("derived") > 0:
+			return Critical
+		case r.number("unknown") > 0:
+			return Warning
 		}
 	}
 	if s, ok := severities[r.Kind]; ok {
@@ -89,7 +98,11 @@ func (r *Record) sentence() string {
 		return "the ledger begins"
 	case statement.KindRoot:
 		s := fmt.Sprintf("root version %d is in force", n("version"))
-		if c := r.names("changes"); len(c) > 0 {
+		c := r.names("changes")
+		if len(c) > maxChanges {
+			return fmt.Sprintf("%s: %s; and %d changes more", s, strings.Join(c[:maxChanges], "; "), len(c)-maxChanges)
+		}
+		if len(c) > 0 {
 			s += ": " + strings.Join(c, "; ")
 		}
 		return s
@@ -117,15 +130,21 @@ func (r *Record) sentence() string {
 		return fmt.Sprintf("%d builders agree on %s", len(r.names("builders")), r.text("derivation"))
 	case statement.KindDisagreed:
 		return "BUILDERS DISAGREE on " + r.subject()
-	case "undersigned":
+	case statement.KindUndersigned:
 		return fmt.Sprintf("%s signed %s version %d", r.text("person"), r.text("document"), n("version"))
-	case "ordered":
+	case statement.KindOrdered:
 		return fmt.Sprintf("orders version %d are in force, signed by %s", n("version"), strings.Join(r.names("persons"), ", "))
-	case "recalled":
+	case statement.KindRecalled:
 		return fmt.Sprintf("RECALLED: %s", r.subject())
-	case "released":
+	case statement.KindReleased:
 		return fmt.Sprintf("%s was released from %s", list, r.text("from"))
-	case "restored":
+	case statement.KindWitnessed:
+		return fmt.Sprintf("%s cosigned the ledger at size %d", r.text("person"), n("size"))
+	case statement.KindRebuilt:
+		return "the catalog was made anew from the published ledger"
+	case statement.KindChecked:
+		return fmt.Sprintf("host %s reported %d items: %d recalled, %d derived from what is, %d unknown", r.text("host"), n("items"), n("recalled"), n("derived"), n("unknown"))
+	case statement.KindRestored:
 		return fmt.Sprintf("the ledger was put back; its backup had size %d", n("size"))
 	}
 	return r.Kind + ": " + r.subject()
@@ -160,6 +179,7 @@ func counts(v any) string {
 
 // Bounds on what an entry brings into a message.
 const (
+	maxChanges  = 3 // of a root; all are in the entry
 	maxValue    = 255
 	maxSentence = 500
 )

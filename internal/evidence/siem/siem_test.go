@@ -182,6 +182,13 @@ func TestEveryKind(t *testing.T) {
 		{statement.KindAllowed, map[string]any{"track": "dev", "version": int64(2), "persons": []any{"alice", "bob"}}, Notice, "signed by alice, bob"},
 		{statement.KindSigned, map[string]any{"track": "dev"}, Info, "1 narinfos signed for track dev"},
 		{statement.KindAgreed, map[string]any{"derivation": "/gnu/store/" + strings.Repeat("a", 32) + "-x.drv", "builders": []any{"erin/statement+00000000"}}, Info, "-x.drv"},
+		{statement.KindUndersigned, map[string]any{"document": "orders", "version": int64(2), "person": "olga", "signature": line}, Notice, "olga signed orders version 2"},
+		{statement.KindOrdered, map[string]any{"version": int64(2), "persons": []any{"olga", "oscar"}}, Notice, "orders version 2 are in force, signed by olga, oscar"},
+		{statement.KindRecalled, map[string]any{"version": int64(2)}, Critical, "RECALLED: it"},
+		{statement.KindReleased, map[string]any{"track": "prod", "version": int64(2), "from": "dev"}, Notice, "allowlist prod version 2 was released from dev"},
+		{statement.KindRestored, map[string]any{"size": int64(9), "version": int64(2)}, Critical, "size 9"},
+		{statement.KindWitnessed, map[string]any{"person": "wilma", "size": int64(9), "signature": line}, Notice, "wilma cosigned the ledger at size 9"},
+		{statement.KindRebuilt, map[string]any{"size": int64(9)}, Warning, "made anew"},
 		{statement.KindDisagreed, map[string]any{"builders": map[string]any{}}, Alert, "DISAGREE"},
 	}
 	for _, tt := range tests {
