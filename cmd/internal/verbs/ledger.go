@@ -94,7 +94,7 @@ func (l *published) believe(root, log string) error {
 		l.log = []trust.VKey{k}
 		return nil
 	}
-	pin, err := trust.ParseDigest(root)
+	pin, err := trust.ParsePin(root)
 	if err != nil {
 		return frame.Usage("--root: %v", err)
 	}
@@ -108,10 +108,10 @@ func (l *published) believe(root, log string) error {
 	return nil
 }
 
-func sameRoot(want trust.Digest) func(trust.Digest) error {
+func sameRoot(want trust.Pinned) func(trust.Digest) error {
 	return func(d trust.Digest) error {
-		if d != want {
-			return trust.Refuse("root-pin", "root 1", "its fingerprint is %s, not %s", d, want)
+		if !want.Matches(d) {
+			return trust.Refuse("root-pin", "root 1", "its fingerprint is %s, not %s", trust.Fingerprint(d), want)
 		}
 		return nil
 	}
