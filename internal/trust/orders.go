@@ -323,7 +323,8 @@ func OpenOrders(msg []byte, root *Root) (o *Orders, persons []string, err error)
 			bad.Add(Refuse("orders-break-glass", subject, "%s for track %s: the root has no policy break-glass", b.Item.Name, b.Track))
 		case b.Until.Sub(b.Date) > time.Duration(hours)*time.Hour:
 			bad.Add(Refuse("orders-break-glass", subject, "%s for track %s from %s until %s; the root allows %d hours", b.Item.Name, b.Track, FormatDate(b.Date), FormatDate(b.Until), hours))
-		case root.Threshold(b.Track) < 1:
+		}
+		if root.Threshold(b.Track) < 1 {
 			bad.Add(Refuse("orders-track", subject, "the root knows no track %s", b.Track))
 		}
 		if bad.Full() {

@@ -274,7 +274,7 @@ func (p *rootParser) threshold(off int64, name, value string) {
 		p.Refuse("syntax", off, "%v", err)
 		return
 	}
-	n, err := ParseNumber(value, MaxRootLines)
+	n, err := ParseNumber(value, MaxSize)
 	if err != nil {
 		p.Refuse("syntax", off, "threshold %s: %v", name, err)
 		return
@@ -283,7 +283,7 @@ func (p *rootParser) threshold(off int64, name, value string) {
 		p.Refuse("duplicate", off, "threshold %s stands twice", name)
 		return
 	}
-	p.r.Thresholds[name] = int(n)
+	p.r.Thresholds[name] = int(min(n, MaxRootLines+1)) // which nobody can meet
 }
 
 // whole checks what can be checked only when all lines have been read.

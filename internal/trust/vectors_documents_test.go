@@ -101,6 +101,9 @@ func (c *corpus) ordersCases() {
 	judge("O4", "enclave", "of another enclave", changed(func(o *trust.Orders) { o.Enclave = "keep" }), "orders-enclave")
 	c.judge("orders", "O4 N4", "all", "all at once", c.note(changed(func(o *trust.Orders) { o.Enclave, o.Root, o.BreakGlass[0].Track = "keep", 2, "prod" }), "olga/order"), "orders-enclave", "orders-root", "orders-track", "orders-threshold")
 	judge("O5", "break-glass-track", "glass of an unknown track", changed(func(o *trust.Orders) { o.BreakGlass[0].Track = "prod" }), "orders-track")
+	judge("O5", "break-glass-track-longer", "both", changed(func(o *trust.Orders) {
+		o.BreakGlass[0].Track, o.BreakGlass[0].Until = "prod", o.BreakGlass[0].Until.Add(time.Second)
+	}), "orders-track", "orders-break-glass")
 	judge("O5", "break-glass-48", "48 hours to the second", good)
 	judge("O5", "break-glass-longer", "48 hours and a second", swap("2026-03-03T09:00:00Z", "2026-03-03T09:00:01Z"), "orders-break-glass")
 	strict := c.root(func(r *trust.Root) { delete(r.Policies, trust.PolicyBreakGlass) }).Text()

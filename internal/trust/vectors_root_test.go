@@ -58,6 +58,9 @@ func (c *corpus) textCases() {
 	c.judgeRoot("T4", "body-policy-twice", "two lines about one policy", c.with(good, rootHead, "policy quorum 1"), "root-duplicate")
 	c.judgeRoot("T4 N4", "body-all-at-once", "all faults of the form are listed", []byte(strings.Replace(strings.Replace(string(sub("role officer olga\n", "role officer olga\nrole officer olga\n")), "policy quorum 2\n", "", 1), "threshold order 2\n", "", 1)),
 		"root-duplicate", "root-quorum", "root-threshold-missing")
+	c.judgeRoot("N4", "head-before-body", "a fault before the body is said alone", []byte(strings.Replace(string(sub("role officer olga\n", "role officer olga\nrole officer olga\n")), "version 1\n", "version 01\n", 1)), "root-syntax")
+	c.judgeRoot("N4", "head-two", "two faults before the body", []byte(strings.Replace(string(sub("version 1\n", "version 01\n")), "enclave citadel\n", "enclave Citadel\n", 1)), "root-syntax", "root-syntax")
+	c.judgeRoot("R9 N4", "lines-before-whole", "that a threshold is missing is not said beside a line that could not be read", []byte(strings.Replace(string(sub("threshold order 2\n", "")), "role officer olga\n", "role officer Olga\n", 1)), "root-syntax")
 	c.judgeRoot("T5", "previous-first", "version 1 with a previous", sub("previous -", "previous "+strings.Repeat("ab", 32)), "root-previous")
 	c.judgeRoot("T5", "previous-none", "version 2 without", sub("version 1\n", "version 2\n"), "root-previous")
 	second := func(previous string) []byte {
@@ -259,6 +262,7 @@ func (c *corpus) rootCases() {
 	c.judgeRoot("R9", "threshold-zero", "0", swap("threshold root 2", "threshold root 0"), "root-threshold-range")
 	c.judgeRoot("R9", "threshold-order-zero", "0 of orders", swap("threshold order 2", "threshold order 0"), "root-threshold-range")
 	c.judgeRoot("R9", "threshold-above", "more than there are", swap("threshold root 2", "threshold root 4"), "root-threshold-range")
+	c.judgeRoot("R9 T3", "threshold-far-above", "a number that is one, and far too great", swap("threshold root 2", "threshold root 4611686018427387904"), "root-threshold-range")
 	c.judgeRoot("R9", "threshold-order-above", "more than have an order key", sortBody(strings.Replace(string(drop("key order oona "+c.e.Key("oona/order").VKey().String())), "threshold order 2", "threshold order 3", 1), rootHead), "root-threshold-range")
 	c.judgeRoot("R9", "threshold-kind-above", "more reviewers than there are", with("threshold allowlist/dev/source 4"), "root-threshold-range")
 	c.judgeRoot("R8 R9", "threshold-two-keys", "two keys of one person are one", sortBody(strings.Replace(string(good), "threshold root 2", "threshold root 4", 1)+"key root olga "+trusttest.Key(c.t, "olga/root", "second").VKey().String()+"\n", rootHead), "root-threshold-range")
