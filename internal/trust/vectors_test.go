@@ -467,9 +467,10 @@ func TestSpecCodes(t *testing.T) {
 
 // play is a verifier that knows nothing but what a case gives it. It does what README.md says, and nothing else.
 type play struct {
-	files map[string][]byte
-	root  *trust.Root
-	floor trust.Floor
+	files  map[string][]byte
+	chains map[string]play // roots that were opened for an earlier case, to save the time
+	root   *trust.Root
+	floor  trust.Floor
 
 	orders *trust.Orders
 	list   *trust.Allowlist
@@ -490,10 +491,16 @@ func (p *play) run(v vector) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range v.Roots {
-		if err := p.nextRoot(p.files[name], pin); err != nil {
-			return fmt.Errorf("%s: %v", name, err) // %v: a refusal here is none of the case
+	chain := v.Pin + " " + strings.Join(v.Roots, " ")
+	if known, ok := p.chains[chain]; ok {
+		p.root, p.floor = known.root, known.floor
+	} else {
+		for _, name := range v.Roots {
+			if err := p.nextRoot(p.files[name], pin); err != nil {
+				return fmt.Errorf("%s: %v", name, err) // %v: a refusal here is none of the case
+			}
 		}
+		p.chains[chain] = play{root: p.root, floor: p.floor}
 	}
 	for _, name := range v.Accepted {
 		if err := p.accept(p.files[name]); err != nil {
@@ -610,12 +617,13 @@ func TestVectors(t *testing.T) {
 	if len(cases) < 200 {
 		t.Fatalf("%d cases", len(cases))
 	}
+	chains := map[string]play{}
 	for _, v := range cases {
 		t.Run(v.Name, func(t *testing.T) {
 			if v.Grow != nil && v.Grow.Count > 200_000 && !*trust.Long {
 				t.Skip("SKIPPED: a million lines; run with -long")
 			}
-			p := &play{files: files}
+			p := &play{files: files, chains: chains}
 			trusttest.WantCodes(t, p.run(v), v.Codes...)
 		})
 	}
