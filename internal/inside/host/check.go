@@ -138,7 +138,7 @@ func (c *Check) Run(ctx context.Context) (*Result, error) {
 func listStore(t *tree) (map[string]bool, error) {
 	at := t.store
 	if at == "" {
-		return nil, fmt.Errorf("%s: %w", storepath.Dir, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s: %w; is this the root directory of a Guix host?", storepath.Dir, fs.ErrNotExist)
 	}
 	list, err := t.list(at)
 	if err != nil {

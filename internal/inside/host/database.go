@@ -173,7 +173,9 @@ type glance struct {
 
 // quiet says whether the copy of what was seen could be told from that of something else.
 func (g glance) quiet() bool {
-	return g.journal == 0 && (g.header != "" || g.at.Sub(g.mtime) > copyWait && g.at.Sub(g.ctime) > copyWait)
+	// A time that is ahead is of another clock: nothing that happens now gets it.
+	old := func(t time.Time) bool { return g.at.Sub(t) > copyWait || t.Sub(g.at) > copyWait }
+	return g.journal == 0 && (g.header != "" || old(g.mtime) && old(g.ctime))
 }
 
 // still says whether what was copied between the two is one state.

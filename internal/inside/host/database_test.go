@@ -486,6 +486,19 @@ func TestJournal(t *testing.T) {
 	}
 }
 
+// TestClockAhead: a disk whose machine had a clock that went ahead is read all the same.
+func TestClockAhead(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.quit()
+	if err := os.Chtimes(m.file(), time.Now().Add(time.Hour), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.read(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNoHost(t *testing.T) {
 	t.Parallel()
 	root, err := os.OpenRoot(t.TempDir())

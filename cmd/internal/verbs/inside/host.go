@@ -17,7 +17,7 @@ import (
 )
 
 func hostNoun(env *frame.Env) *cobra.Command {
-	return noun("host", "Guix hosts of the enclave: what they have, and what they reported", hostCheck(env), hostRecord(env), hostList(env))
+	return noun("host", "judge the enclave's Guix hosts, and keep what they report", hostCheck(env), hostRecord(env), hostList(env))
 }
 
 // hostFlags are those of a check.
@@ -184,7 +184,7 @@ type hostRootLine struct {
 }
 
 func (f *hostFlags) printJSON(env *frame.Env, res *host.Result, digest string) error {
-	line := func(v any) error { return env.Result(v, func(io.Writer) {}) }
+	line := func(v any) error { return env.Result(v, nil) }
 	for _, it := range res.Findings {
 		if it.Status == host.Local && !f.all && !f.strict {
 			continue
@@ -210,6 +210,11 @@ func (f *hostFlags) printJSON(env *frame.Env, res *host.Result, digest string) e
 	}
 	for _, b := range res.Broken {
 		if err := line(map[string]string{"type": "broken", "path": trust.Printable(b.Path, 4096), "why": trust.Printable(b.Reason, 4096)}); err != nil {
+			return err
+		}
+	}
+	for _, name := range res.Strays {
+		if err := line(map[string]string{"type": "stray", "name": trust.Printable(name, 4096)}); err != nil {
 			return err
 		}
 	}
