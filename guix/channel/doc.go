@@ -45,7 +45,7 @@
 //	authorizations-malformed a parent's list cannot be read
 //	object-missing           the history is cut short
 //	object-malformed         an object is not what its id says, or not well formed
-//	object-collision         an object bears the marks of a SHA-1 collision attack
+//	object-collision         an object bears the marks of a SHA-1 collision attack (libgit2 refuses it, too)
 //	keyring-malformed        (a [KeyringError]) no key of the keyring can be used
 //
 // # Findings

@@ -200,6 +200,41 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
+// TestCollision: what bears the marks of a collision is refused, wherever it is.
+func TestCollision(t *testing.T) {
+	w, err := world()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, h := channeltest.Growing(w, 5)
+	h.End = ends[len(ends)-1]
+	req, db, err := prepare(t, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"commit ", "tree ", "blob "} {
+		seen := 0
+		var mu sync.Mutex
+		db.Collides = func(head, content []byte) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			if !bytes.HasPrefix(head, []byte(kind)) || git.Collides(head, content) {
+				return false
+			}
+			seen++
+			return seen >= 3 || kind == "blob "
+		}
+		req.Workers = 1
+		v, err := channel.Authenticate(t.Context(), db, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if refusals, _ := codes(v); !slices.Contains(refusals, channel.CodeObjectCollision) {
+			t.Errorf("%s: %q", kind, refusals)
+		}
+	}
+}
+
 // TestStop: a run that is told to stop gives no verdict.
 func TestStop(t *testing.T) {
 	w, err := world()

@@ -18,7 +18,7 @@ type Database struct {
 	// object is loose. It is called from several goroutines.
 	Loose func(ID) ([]byte, error)
 
-	// Collides says whether content bears the marks of a SHA-1 collision attack. nil means that it is not looked for.
+	// Collides says whether content bears the marks of a SHA-1 collision attack: the function of that name, or nil to look for none.
 	Collides func(head, content []byte) bool
 
 	// Cache is how many bytes of delta bases are kept; 0 means DefaultCache.

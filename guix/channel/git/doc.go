@@ -9,6 +9,9 @@
 //	raw, err := r.Read(id, git.KindCommit)         // valid until the next Read
 //	c, err := git.ParseCommit(raw)
 //
+// Ids are SHA-1, for which collisions can be made. [Collides] finds the marks of the known attacks; a [Database] that uses it refuses such objects, as git and
+// libgit2 do.
+//
 // # Formats
 //
 // Packs of version 2 and 3 with an index of version 2, deltas by offset and by name within the pack; loose objects with a header inside the

@@ -38,9 +38,6 @@ type Repository struct {
 type Options struct {
 	// Alternates are directories of objects beside the repository's own, as an operator names them. What the repository names is not followed.
 	Alternates []string
-
-	// Collides finds the marks of SHA-1 collision attacks; see git.Database.
-	Collides func(head, content []byte) bool
 }
 
 // Codes of refusals of a repository as a whole.
@@ -54,7 +51,7 @@ const (
 // Open opens a repository: a bare one, or the one in DIR/.git. A .git that is no directory is refused: a symbolic link or a file in a clone can lead
 // anywhere.
 func Open(dir string, o Options) (_ *Repository, err error) {
-	r := &Repository{Dir: dir, db: &git.Database{Collides: o.Collides}}
+	r := &Repository{Dir: dir, db: &git.Database{Collides: git.Collides}}
 	defer func() {
 		if err != nil {
 			r.Close()
