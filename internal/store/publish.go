@@ -177,7 +177,7 @@ func (z *Zone) leftBehind() error {
 }
 
 // recover checks that catalog and published ledger are one log, and publishes what is missing.
-func (z *Zone) recover(ctx context.Context, republish bool) error {
+func (z *Zone) recover(ctx context.Context, republish [][]byte) error {
 	unlock, err := z.lockPublish()
 	if err != nil {
 		return err
@@ -186,10 +186,11 @@ func (z *Zone) recover(ctx context.Context, republish bool) error {
 	// Published before catalog, here and in publish: whatever is published has been committed
 	// before, so a catalog read later that is behind has been put back.
 	public, err := z.readPublished()
-	if errors.Is(err, fs.ErrNotExist) {
-		if !republish {
+	missing := errors.Is(err, fs.ErrNotExist)
+	if missing {
+		if republish == nil {
 			return trust.Refuse("ledger-missing", z.checkpointPath(), "nothing is published although the ledger was").
-				WithHint("put the public directory back; if it is lost, compare the catalog with a witness's checkpoint, and then publish it anew with 'ledger republish'")
+				WithHint("put the public directory back; if it is lost, 'ledger republish' publishes it anew, with a checkpoint that a witness has seen")
 		}
 		public = published{at: ledger.Checkpoint{Origin: z.Origin(), Root: ledger.EmptyRoot()}}
 	} else if err != nil {
@@ -205,7 +206,34 @@ func (z *Zone) recover(ctx context.Context, republish bool) error {
 	if err := z.checkGrowth(ctx, public.at, c); err != nil {
 		return err
 	}
+	if missing {
+		if err := z.mayRepublish(ctx, republish, c); err != nil {
+			return err
+		}
+	}
 	return z.publishFrom(ctx, public, c, note)
+}
+
+// mayRepublish compares the catalog with what others have seen of the ledger.
+func (z *Zone) mayRepublish(ctx context.Context, seen [][]byte, c ledger.Checkpoint) error {
+	var bad trust.Refusals
+	for _, note := range seen {
+		at, err := ledger.OpenCheckpoint(note, z.Origin(), z.key.VKey())
+		if err == nil {
+			err = z.checkGrowth(ctx, at, c)
+		}
+		if err := bad.Merge(err); err != nil {
+			return err
+		}
+	}
+	if len(seen) > 0 || len(bad) > 0 {
+		return bad.Err()
+	}
+	if err := durable.WriteAll(z.calls, filepath.Join(z.Dir, tmpDir), durable.File{Path: filepath.Join(z.Dir, restoredFile), Data: c.Text(), Perm: 0o644}); err != nil {
+		return fmt.Errorf("zone: %w", err)
+	}
+	z.limbo.Store(&c)
+	return nil
 }
 
 // publish makes what is published equal to what has been committed. groups is what this process has committed since it published last, if anything.

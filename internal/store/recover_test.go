@@ -88,7 +88,7 @@ func TestRollback(t *testing.T) {
 	}
 	put()
 	openCode(t, dir, "ledger-rollback", Options{})
-	openCode(t, dir, "ledger-rollback", Options{Republish: true})
+	openCode(t, dir, "ledger-rollback", Options{Republish: [][]byte{}})
 	if b, _ := os.ReadFile(filepath.Join(dir, catalogFile)); string(b) != string(old) {
 		t.Error("a refused catalog was changed")
 	}
@@ -100,7 +100,38 @@ func TestMissingPublication(t *testing.T) {
 		t.Fatal(err)
 	}
 	openCode(t, dir, "ledger-missing", Options{})
-	sound(t, testOpen(t, dir, Options{Republish: true}), 301)
+	old, newest := publishedAt(t, dir, 1), publishedAt(t, dir, 301)
+	longer := filepath.Join(t.TempDir(), "zone")
+	copyTree(t, dir, longer)
+	os.Chmod(filepath.Join(longer, keysDir, ledgerKey), 0o600)
+	z := testOpen(t, longer, Options{Republish: [][]byte{old}})
+	commit(t, z, 1000)
+	ahead, _, err := z.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What others have seen decides: more than the catalog has, or another ledger.
+	openCode(t, dir, "ledger-rollback", Options{Republish: [][]byte{old, ahead}})
+	stranger, err := os.ReadFile(filepath.Join(filled(t, 1), "public/ledger/checkpoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	openCode(t, dir, "checkpoint-unsigned", Options{Republish: [][]byte{stranger}})
+	openCode(t, dir, "ledger-missing", Options{}) // and nothing was published meanwhile
+	// Nobody has seen anything: officers decide.
+	waiting := filepath.Join(t.TempDir(), "zone")
+	copyTree(t, dir, waiting)
+	z = testOpen(t, waiting, Options{Republish: [][]byte{}})
+	if c, waits := z.Restored(); !waits || c.Size != 301 {
+		t.Error(c, waits)
+	}
+	if err := z.Commit(context.Background(), func(tx *Tx) error { return collected(tx, 2000) }); !hasCode(err, "zone-restored") {
+		t.Error(err)
+	}
+	z = testOpen(t, dir, Options{Republish: [][]byte{old, newest}})
+	sound(t, z, 301)
+	commit(t, z, 2000)
+	z.Close()
 	if err := os.WriteFile(filepath.Join(dir, "public/ledger/checkpoint"), []byte("nonsense"), 0o644); err != nil {
 		t.Fatal(err)
 	}

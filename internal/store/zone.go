@@ -49,10 +49,11 @@ type Options struct {
 	Rand  io.Reader        // kept for those who make keys; may be nil
 	Log   *slog.Logger     // nil: nothing is logged
 	Calls durable.Calls    // nil: the operating system's
-	// Republish publishes anew a ledger of which nothing is published any more.
+	// Republish publishes anew a ledger of which nothing is published any more. It has the checkpoints that others have seen, all of which the
+	// catalog must contain; if it is empty and not nil, nothing is known of others, and the zone waits for officers' orders.
 	// Without it that is refused: whoever lost the published copy may also have
 	// put back an old catalog, and only the copy could tell.
-	Republish bool
+	Republish [][]byte
 }
 
 // A Zone is an open zone. Its methods may be used by several goroutines.

@@ -24,7 +24,7 @@ func with(c *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 // Both returns the nouns of both sides.
 func Both(env *frame.Env) []*cobra.Command {
 	return []*cobra.Command{
-		initZone(env), config(env), key(env), trustNoun(env), orderNoun(env), ledgerNoun(env), with(narNoun(env), narRestore(env), narCreate(env)),
+		initZone(env), config(env), key(env), trustNoun(env), orderNoun(env), with(ledgerNoun(env), ledgerRepublish(env)), catalogNoun(env), backupNoun(env), with(narNoun(env), narRestore(env), narCreate(env)),
 		with(derivationNoun(env), derivationClosure(env)), narinfoNoun(env), archiveNoun(env), channelNoun(env), storeNoun(env), inspect(env), doctor(env),
 	}
 }

@@ -18,9 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/enclavetest"
-	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/store/backup"
 	"sallyport/internal/store/rebuild"
@@ -29,17 +27,35 @@ import (
 )
 
 func stages() rebuild.Stages {
-	return rebuild.Stages{ImportedHint: admit.ImportedHint, MaxManifest: shipment.MaxManifest, Manifest: func(file []byte) (*rebuild.Manifest, error) {
-		text, _, err := trust.SplitNote("manifest", file, shipment.MaxManifest)
-		if err != nil {
-			return nil, err
-		}
-		m, err := shipment.ParseManifest(text)
-		if err != nil {
-			return nil, err
-		}
-		return &rebuild.Manifest{Date: m.Date, Items: m.Items}, nil
-	}}
+	return rebuild.Stages{
+		ImportedHint: func(n int64) string { return fmt.Sprintf("imported/%d", n) },
+		MaxManifest:  trust.MaxListSize,
+		Manifest: func(file []byte) (*rebuild.Manifest, error) {
+			text, _, err := trust.SplitNote("manifest", file, trust.MaxListSize)
+			if err != nil {
+				return nil, err
+			}
+			m := &rebuild.Manifest{}
+			for line := range strings.Lines(string(text)) {
+				line = strings.TrimSuffix(line, "\n")
+				if date, ok := strings.CutPrefix(line, "date "); ok {
+					if m.Date, err = trust.ParseDate(date); err != nil {
+						return nil, err
+					}
+				}
+				text, ok := strings.CutPrefix(line, "item ")
+				if !ok {
+					continue
+				}
+				it, err := trust.ParseItem(text)
+				if err != nil {
+					return nil, err
+				}
+				m.Items = append(m.Items, it)
+			}
+			return m, nil
+		},
+	}
 }
 
 // childEnv makes this test binary a process that backs a zone up, or puts one back, until it is killed: WHAT:FROM:TO.

@@ -412,14 +412,17 @@ func (p *replay) collected(ctx context.Context, index int64, digest trust.Digest
 	if err != nil || data == nil {
 		return err
 	}
+	request, date := text(s, "request"), text(s, "time")
 	for line := range strings.Lines(string(data)) {
-		it, err := trust.ParseItem(strings.TrimSuffix(line, "\n"))
-		if err != nil {
-			return err
+		text, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "item ")
+		it, err := trust.ParseItem(text)
+		if !ok || err != nil {
+			p.refuse("rebuild-digest", index, "the list of items has the line %.200q", line)
+			return nil
 		}
 		if err := p.r.Exec(ctx, `INSERT INTO collected (sha256, size, kind, name, request, added) VALUES (?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sha256, name) DO UPDATE SET request = excluded.request, added = excluded.added`,
-			it.SHA256.String(), it.Size, it.Kind, it.Name, text(s, "request"), text(s, "time")); err != nil {
+			it.SHA256.String(), it.Size, it.Kind, it.Name, request, date); err != nil {
 			return err
 		}
 	}
