@@ -128,7 +128,13 @@ func TestKeysInAgent(t *testing.T) {
 		w.must(station, "review", "approve", "--zone", "inside", "--track", track, "--key", inAgent(person+"/allowlist"), "1")
 	}
 	w.must(station, "depot", "sign", "--zone", "inside", "--root", shown.Fingerprint, "--track", track, "--track-key", w.key("dev/narinfo"))
-	w.must(station, "ledger", "verify", "--zone", "inside")
+	w.sound()
+	// The auditor's program cannot check ML-DSA, says so, and wants to be told that another did.
+	audit := []string{verifier, "volume", "--roots", "inside/public/root", "--root", shown.Fingerprint, "--slip", "slip-1.txt"}
+	if r := w.code(refused, append(audit, "volume-1")...); !bytes.Contains(r.stdout, []byte("NOT CHECKED")) || !bytes.Contains(r.stdout, []byte("manifest-mldsa")) {
+		t.Errorf("%v", r)
+	}
+	w.must(append(audit, "--mldsa-checked", "volume-1")...)
 
 	// An agent that has lost the key says so, and what to do.
 	ssh("ssh-add", "-q", "-D")

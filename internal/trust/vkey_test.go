@@ -369,3 +369,35 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	}
 }
+
+// One secret on two lines of a root is refused, whatever kinds the lines are of.
+func TestRootHasEachRawKeyOnce(t *testing.T) {
+	ed, ec := newDevice(t, sshEd25519, ""), newDevice(t, sshP256, "")
+	touched := newDevice(t, sshSKEd25519, "")
+	touched.k.point = ed.k.point
+	for name, pair := range map[string][2]RootKey{
+		"Ed25519, and inside SSHSIG":     {ed.key(t, "olga/root", false).r, ed.key(t, "rada/allowlist", true).r},
+		"Ed25519, and in a security key": {ed.key(t, "olga/root", false).r, touched.key(t, "rada/allowlist", true).r},
+		"SSHSIG twice":                   {ed.key(t, "olga/root", true).r, ed.key(t, "rada/allowlist", true).r},
+		"a witness, and inside SSHSIG":   {ed.key(t, "wim/witness", false).r, ed.key(t, "rada/allowlist", true).r},
+		"sums, and inside SSHSIG":        {ed.key(t, "cleo/sums", false).r, ed.key(t, "rada/allowlist", true).r},
+		"P-256, and inside SSHSIG":       {ec.key(t, "olga/root", false).r, ec.key(t, "rada/allowlist", true).r},
+		"P-256 of one person, twice":     {ec.key(t, "rada/allowlist", false).r, ec.key(t, "rada/allowlist", true).r},
+		"ML-DSA twice":                   {mldsaKey(t, "cleo/manifest").RootKey(), mldsaKey(t, "cleo/manifest").RootKey()},
+		"narinfos, and inside SSHSIG":    {{Context: ContextNarinfo, Owner: "test", Key: hex.EncodeToString(ed.k.point)}, ed.key(t, "rada/allowlist", true).r},
+	} {
+		r := newEnclave(t).root()
+		r.SetThreshold("test", 1)
+		r.Keys = append(r.Keys, pair[0])
+		if _, err := ParseRoot(r.Text()); err != nil {
+			t.Errorf("%s: the first alone: %v", name, err)
+		}
+		r.Keys = append(r.Keys, pair[1])
+		want := "root-duplicate-key"
+		if pair[0] == pair[1] {
+			want = "root-duplicate" // the very same line
+		}
+		_, err := ParseRoot(r.Text())
+		wantCodes(t, err, want)
+	}
+}

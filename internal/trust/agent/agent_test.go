@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -324,6 +325,59 @@ func TestLyingAgents(t *testing.T) {
 	}
 	if _, err := k.Sign(trust.ContextAllowlist, []byte(testText)); err != nil {
 		t.Error(err)
+	}
+}
+
+// A FIDO2 key in an agent: what the agent answers has two fields more, which must come through.
+func TestSecurityKey(t *testing.T) {
+	const algorithm = "sk-ssh-ed25519@openssh.com"
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire := append(packet([]byte(algorithm)), packet(key[32:])...)
+	wire = append(wire, packet([]byte("ssh:"))...)
+	flags := byte(1) // a person touched it
+	a := liar(t, wire, func(c net.Conn, req []byte) {
+		var r struct {
+			Key, Data []byte
+			Flags     uint32
+		}
+		if err := ssh.Unmarshal(append([]byte(nil), req[1:]...), &r); err != nil || !bytes.Equal(r.Key, wire) {
+			t.Errorf("request %x: %v", req, err)
+		}
+		application, hash := sha256.Sum256([]byte("ssh:")), sha256.Sum256(r.Data)
+		counter := []byte{0, 0, 1, 2}
+		signed := append(append(append(application[:], flags), counter...), hash[:]...)
+		sig := append(packet([]byte(algorithm)), packet(ed25519.Sign(key, signed))...)
+		sig = append(append(sig, flags), counter...)
+		c.Write(packet(append([]byte{14}, packet(sig)...)))
+	})
+	id, err := a.Find(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrap := range []bool{false, true} { // it is wrapped in any case
+		k, err := a.Key(t.Context(), enrol(t, "alice/allowlist", id.Wire, wrap))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if k.VKey().Kind() != trust.KeySSHSIG {
+			t.Errorf("it is of kind %s", k.VKey().Kind())
+		}
+		if err := k.Prove(); err != nil {
+			t.Error(err)
+		}
+		line, err := trust.SignText([]byte(testText), k)
+		if err == nil {
+			_, err = trust.VerifyLine("allowlist", []byte(testText), line, []trust.VKey{k.VKey()})
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		flags = 0
+		wantHint(t, k.Prove(), "no-touch-required")
+		flags = 1
 	}
 }
 
