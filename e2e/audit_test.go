@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -299,6 +300,9 @@ func TestAuditByHand(t *testing.T) {
 					script.WriteString(b.code)
 				}
 				out, errs, err := bash(t, dir, script.String())
+				if _, err := os.Lstat(filepath.Join(dir, "pwned")); err == nil {
+					t.Errorf("section %d: %s: what was brought along was run as a command", c.section, c.name)
+				}
 				if c.do == nil && err != nil {
 					t.Errorf("section %d does not run by itself: %v\n%s%s", c.section, err, out, errs)
 				}
@@ -399,6 +403,36 @@ func (w *world) changes(audit string) []change {
 		if err := os.Rename(filepath.Join(dir, "public", "root", "2"), filepath.Join(dir, "public", "root", "3")); err != nil {
 			t.Error(err)
 		}
+	}})
+
+	// What is brought along is no command, even where it is signed: the station itself may be the one who lies.
+	const command = "a[$(touch pwned)]"
+	list = append(list, change{"a size that is a command", 4, func(t *testing.T, dir string) {
+		text := fmt.Appendf(nil, "sallyport/%s/inside\n%s\nAAAA\n", enclave, command)
+		line, err := trust.SignText(text, w.ledgerKey())
+		if err != nil {
+			t.Error(err)
+		}
+		write(t, filepath.Join(dir, "public/ledger/checkpoint"), trust.JoinNote(text, line), 0o644)
+	}}, change{"a track that is a command", 8, func(t *testing.T, dir string) {
+		write(t, filepath.Join(dir, "public/allowlist/$(touch pwned)/1"), nil, 0o644)
+	}}, change{"a witness who is a command", 9, func(t *testing.T, dir string) {
+		write(t, filepath.Join(dir, "public/witness/a$(touch pwned)"), read(t, filepath.Join(dir, "public/witness/wilma")), 0o644)
+	}}, change{"an index that is a command", 11, func(t *testing.T, dir string) {
+		b := read(t, filepath.Join(dir, "entry.tlog-proof"))
+		write(t, filepath.Join(dir, "entry.tlog-proof"), bytes.Replace(b, []byte("index 8\n"), []byte("index "+command+"\n"), 1), 0o644)
+	}}, change{"an entry that steers the terminal", 6, func(t *testing.T, dir string) {
+		b := read(t, filepath.Join(dir, "work/entry/0"))
+		var e struct{ Payload string }
+		if err := json.Unmarshal(b, &e); err != nil {
+			t.Error(err)
+		}
+		payload, err := base64.StdEncoding.DecodeString(e.Payload)
+		if err != nil {
+			t.Error(err)
+		}
+		evil := base64.StdEncoding.EncodeToString(bytes.Replace(payload, []byte(`"demo"`), []byte(`"\u001b[2J"`), 1))
+		write(t, filepath.Join(dir, "work/entry/0"), bytes.Replace(b, []byte(e.Payload), []byte(evil), 1), 0o644)
 	}})
 
 	// The tree.

@@ -153,12 +153,17 @@ func (x *export) run(cmd *cobra.Command) (err error) {
 		f.Format = func(r *siem.Record) ([]byte, error) { return x.syslog.Message(r), nil }
 		f.Alarm = func(r *trust.Refusal) ([]byte, error) { return x.syslog.Alarm(x.env.Clock(), l.log[0].Name, r), nil }
 	}
-	p := x.env.Progress("exporting", 0)
-	defer p.Done()
 	told := 0
-	f.Progress = func(n int) {
-		told += n
-		p.Note(fmt.Sprintf("%d entries", told))
+	f.Progress = func(n int, _ int64) { told += n }
+	if !x.follow {
+		// A follower is as far as the ledger is; it says only what changes.
+		p := x.env.Progress("exporting", 0)
+		defer p.Done()
+		f.Progress = func(n int, bytes int64) {
+			told += n
+			p.Note(fmt.Sprintf("%d entries", told))
+			p.Add(bytes)
+		}
 	}
 	err = f.Run(ctx)
 	if errors.Is(err, siem.ErrBeyond) {

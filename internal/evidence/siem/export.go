@@ -26,8 +26,8 @@ type Exporter struct {
 	Keys func(again bool) (Keys, error)
 	// Told is called after what stands before an index has been flushed. It moves the cursor.
 	Told func(at Position) error
-	// Progress, if not nil, is called with the number of entries of each batch.
-	Progress func(n int)
+	// Progress, if not nil, is called with the number of entries of each batch, and their bytes.
+	Progress func(n int, bytes int64)
 
 	keys Keys
 	held bool
@@ -84,7 +84,11 @@ func (x *Exporter) Run(ctx context.Context, log *ledger.Log, from, to int64, sin
 			return &SinkError{err}
 		}
 		if x.Progress != nil {
-			x.Progress(len(waiting))
+			bytes := int64(0)
+			for _, w := range waiting {
+				bytes += int64(len(w.leaf))
+			}
+			x.Progress(len(waiting), bytes)
 		}
 		sent += int64(len(waiting))
 		waiting = waiting[:0]
