@@ -47,7 +47,7 @@ func (a *audit) imported(e *entry) error {
 }
 
 func (a *audit) lost(shipment int64) bool {
-	return slices.ContainsFunc(a.standing().of("lost"), func(o order) bool { return o.get("shipment") == fmt.Sprint(shipment) })
+	return slices.ContainsFunc(a.standing().of("lost"), func(o order) bool { return o.shipment == shipment })
 }
 
 // rejected prints the text again that the reviewer signed.

@@ -211,10 +211,8 @@ func (a *audit) undersigned(document string, h header, n *note, keys []*key) {
 // restore takes an entry by which the ledger was put back from a backup.
 func (a *audit) restore(e *entry) error {
 	for _, o := range a.standing().of("restored") {
-		root, _ := decode64(o.get("tree"))
-		size, _ := parseNumber(o.get("entries"), 0, maxNumber)
-		if size == e.number("size") && hex.EncodeToString(root) == e.subjects[0].digest {
-			a.restored[tree{size, hash(root)}] = true
+		if o.tree.size == e.number("size") && hex.EncodeToString(o.tree.root[:]) == e.subjects[0].digest {
+			a.restored[o.tree] = true
 			return nil
 		}
 	}
@@ -269,7 +267,7 @@ func (a *audit) recallsRecorded() {
 			if i > 0 && a.orders[i-1].has[r.line] {
 				continue
 			}
-			what := recalledItem{o.version, r.get("name"), r.get("sha256")}
+			what := recalledItem{o.version, r.name, r.sha256}
 			if n := a.recorded[what]; n != 1 {
 				a.rep.refuse("recalled-missing", o.subject, "%d recalled entries tell of %s", n, what.name)
 			}
@@ -291,9 +289,9 @@ func (a *audit) tell() {
 		switch o.word {
 		case "recall":
 		case "break-glass":
-			a.rep.notice(o.word, o.get("track")+" "+o.get("item"), "the track has it without its reviewers until %s: %s", o.get("until"), o.reason)
+			a.rep.notice(o.word, o.track+" "+o.name, "the track has it without its reviewers until %s: %s", o.until, o.reason)
 		default:
-			a.rep.notice(o.word, strings.Join(o.f, " "), "%s: %s", o.date, o.reason)
+			a.rep.notice(o.word, strings.TrimPrefix(o.about, o.word+" "), "%s: %s", o.date, o.reason)
 		}
 	}
 	for _, list := range slices.SortedFunc(maps.Values(a.allowed), func(x, y *allowlist) int { return strings.Compare(x.track, y.track) }) {
@@ -427,7 +425,7 @@ func (a *audit) unrecorded() error {
 	for _, t := range tracks {
 		files, err := listDir(a.pub, "allowlist/"+t.Name(), maxVersions, "allowlist")
 		for _, f := range files {
-			if n, ok := parseNumber(f.Name(), 1, maxNumber); !ok || n > a.versions[t.Name()] {
+			if !is("number", f.Name()) || number(f.Name()) > a.versions[t.Name()] {
 				err = refuse("allowlist-unrecorded", quote(t.Name()+"/"+f.Name()), "is published, and no entry allows it")
 			}
 		}

@@ -175,7 +175,10 @@ func FuzzOrders(f *testing.F) {
 		}
 		again := fmt.Sprintf("sallyport orders v1\nenclave %s\nversion %d\ndate %s\nroot %d\nprevious %s\n", o.enclave, o.version, o.date, o.root, o.previous)
 		for _, l := range o.lines {
-			again += l.word + " " + strings.Join(l.f, " ") + " " + l.date + " " + l.reason + "\n"
+			again += l.line + "\n"
+			if !strings.HasSuffix(l.line, " "+l.date+" "+l.reason) || !strings.HasPrefix(l.line, l.word+" ") {
+				t.Errorf("%q: %+v", l.line, l)
+			}
 		}
 		if again != text {
 			t.Errorf("%q prints as %q", text, again)

@@ -14,8 +14,6 @@ const (
 	maxListText  = 256 << 20
 	maxRecent    = 16
 	maxShipment  = 1 << 53
-	maxStoreName = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
-	storeHash    = 32
 )
 
 // items is the sorted item lines of a manifest or an allowlist.
@@ -29,19 +27,17 @@ type item struct {
 	size               int64
 }
 
-func isItemKind(s string) bool { return s == "source" || s == "derivation" || s == "output" }
-
 func isItemName(s, kind string) bool {
 	return isStoreName(s) && (kind == "derivation") == strings.HasSuffix(s, ".drv")
 }
 
+// parseItem reads an item line, but for what is wrong with its kind and its name.
 func parseItem(line string) (item, bool) {
-	f := strings.SplitN(line, " ", 5)
-	if len(f) != 5 || f[0] != "item" || !isDigest(f[1]) {
+	f := match(line, "item, sha256, count, word, text")
+	if f == nil {
 		return item{}, false
 	}
-	size, ok := parseNumber(f[2], 0, maxNumber)
-	return item{f[1], f[3], f[4], size}, ok
+	return item{f[1], f[3], f[4], number(f[2])}, true
 }
 
 func (x *items) has(line string) bool { _, ok := slices.BinarySearch(x.lines, line); return ok }
@@ -55,7 +51,7 @@ func (x *items) reader(l *lines) func(line string) bool {
 		switch {
 		case !ok:
 			l.bad("syntax", "%.300q is no item line", line)
-		case !isItemKind(it.kind):
+		case !is("item kind", it.kind):
 			l.bad("kind", "kind %.100q is unknown", it.kind)
 		case !isItemName(it.name, it.kind):
 			l.bad("name", "%.300q is no name for a %.100q", it.name, it.kind)
@@ -69,27 +65,8 @@ func (x *items) reader(l *lines) func(line string) bool {
 			before, names[it.name] = it, true
 			x.lines, x.bytes = append(x.lines, line), x.bytes+it.size
 		}
-		return ok
+		return strings.HasPrefix(line, "item ")
 	}
-}
-
-// isStoreName tells whether s is the base name of a store path: HASH-NAME.
-func isStoreName(s string) bool {
-	if len(s) < storeHash+2 || len(s) > storeHash+1+maxStoreName || s[storeHash] != '-' || s[storeHash+1] == '.' {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= '0' && c <= '9':
-		case c >= 'a' && c <= 'z': // Guix's base32 has no e, o, t, u
-			if i < storeHash && (c == 'e' || c == 'o' || c == 't' || c == 'u') {
-				return false
-			}
-		case i < storeHash || (c < 'A' || c > 'Z') && strings.IndexByte("+-._?=", c) < 0:
-			return false
-		}
-	}
-	return true
 }
 
 // allowlist is one version of what a track allows.
@@ -139,7 +116,7 @@ func parseAllowlist(text, subject string) (*allowlist, error) {
 		return true
 	})
 	for _, c := range a.classes {
-		if c.items > int64(len(a.lines)) && !l.dead {
+		if c.items > int64(len(a.lines)) && len(l.faults) == 0 {
 			l.bad("class", "rule %s approves %d items, the list has %d", c.rule, c.items, len(a.lines))
 		}
 	}
@@ -152,14 +129,12 @@ func parseAllowlist(text, subject string) (*allowlist, error) {
 	return a, l.end()
 }
 
-func parseClass(line string) (c class, ok bool) {
-	f := strings.Split(line, " ")
-	if len(f) != 5 {
-		return c, false
+func parseClass(line string) (class, bool) {
+	f := match(line, "class, number, word, number, sha256")
+	if f == nil || !isRule(f[2]) {
+		return class{}, false
 	}
-	shipment, ok := parseNumber(f[1], 1, maxShipment)
-	items, ok2 := parseNumber(f[3], 1, maxItems)
-	return class{shipment, items, f[2], f[4]}, ok && ok2 && isRule(f[2]) && isDigest(f[4])
+	return class{number(f[1]), number(f[3]), f[2], f[4]}, true
 }
 
 // under tells what a list lacks to come into force under a root and orders, and whose signatures count.
@@ -205,11 +180,13 @@ func parseManifest(text, subject string) (*manifest, error) {
 		l.bad("number", "%d is above %d", m.version, int64(maxShipment))
 	}
 	for n, below := 0, m.version; l.more() && strings.HasPrefix(l.text[l.pos:], "recent "); n++ {
-		number, date, _ := strings.Cut(strings.TrimPrefix(l.next(), "recent "), " ")
-		former, ok := parseNumber(number, 1, maxNumber)
-		if !ok || !isDate(date) {
+		f := match(l.next(), "recent, number, date")
+		if f == nil {
 			l.fail("no number and date of a recent shipment")
-		} else if former >= below || n >= maxRecent {
+			break
+		}
+		former := number(f[1])
+		if former >= below || n >= maxRecent {
 			l.bad("recent", "shipment %d is not below %d, or one of more than %d", former, below, maxRecent)
 		}
 		below = former

@@ -263,7 +263,7 @@ func parsePin(s string) (pin, bool) {
 	}
 	s = strings.NewReplacer("-", "", " ", "").Replace(strings.ToLower(s))
 	raw, err := base32.StdEncoding.DecodeString(strings.ToUpper(s))
-	return pin(s), isDigest(s) || err == nil && len(raw) == 20 && len(s) == 32
+	return pin(s), is("sha256", s) || err == nil && len(raw) == 20 && len(s) == 32
 }
 
 func (p pin) matches(digest string) bool {

@@ -53,17 +53,15 @@ func openCheckpoint(dir *os.Root, name string, keys, witnesses []*key) (c checkp
 		return c, err
 	}
 	l := read("checkpoint", name, n.text, maxCheckpoint)
-	origin, size, b64 := l.next(), l.next(), l.next()
-	_, ok := originEnclave(origin)
-	number, ok2 := parseNumber(size, 0, maxEntries)
-	raw, ok3 := decode64(b64)
-	if !ok || !ok2 || !ok3 || len(raw) != sha256.Size {
+	origin, size, root := l.next(), l.next(), l.next()
+	if !is("origin", origin) || !is("count", size) || number(size) > maxEntries || !is("tree", root) {
 		l.fail("no origin, size and tree hash")
 	}
 	if err := l.end(); err != nil {
 		return c, err
 	}
-	c = checkpoint{origin: origin, tree: tree{number, hash(raw)}}
+	raw, _ := decode64(root)
+	c = checkpoint{origin: origin, tree: tree{number(size), hash(raw)}}
 	own := slices.DeleteFunc(slices.Clone(keys), func(k *key) bool { return k.name != origin })
 	by, _, wrong := n.by(append(own, witnesses...))
 	if !slices.ContainsFunc(by, func(s signature) bool { return s.name == origin }) && len(wrong) == 0 {
@@ -424,7 +422,7 @@ func verifyLedger(place string, o options, rep *report) error {
 		if !ok || k.kind == mldsa87 || k.kind == cosignature {
 			return usageError(fmt.Sprintf("--key %q is no vkey", s))
 		}
-		if _, ok := originEnclave(k.name); ok {
+		if is("origin", k.name) {
 			checkpoints = append(checkpoints, k)
 		} else if k.owner, ok = strings.CutSuffix(k.name, "/statement"); ok {
 			k.context = "statement"

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"os"
 	"strings"
@@ -12,7 +11,6 @@ const (
 	maxOrders     = 1_000_000 // versions
 	maxOrderLines = 100_000
 	maxOrderText  = 64 << 20
-	maxChannel    = 64
 )
 
 // orders is one version of what officers order.
@@ -23,97 +21,42 @@ type orders struct {
 	has   map[string]bool // whole lines
 }
 
-// order is one line.
+// order is one line. Which fields it has depends on its word.
 type order struct {
-	line, word   string
-	f            []string // between the word and the date
-	date, reason string
-}
-
-// orderForms is what stands between the word of an order and its date.
-var orderForms = map[string][]string{
-	"break-glass": {"track", "until", "sha256", "size", "kind", "item"},
-	"downgrade":   {"channel", "commit"},
-	"lost":        {"shipment"},
-	"recall":      {"sha256", "name"},
-	"restored":    {"entries", "tree"},
-	"settled":     {"derivation", "keyid"},
-}
-
-// get returns the field of that name.
-func (o order) get(name string) string {
-	for i, field := range orderForms[o.word] {
-		if field == name {
-			return o.f[i]
-		}
-	}
-	return ""
-}
-
-func isOrderField(name, s string) (ok bool) {
-	switch name {
-	case "track":
-		return isName(s)
-	case "until":
-		return isDate(s)
-	case "sha256":
-		return isDigest(s)
-	case "size":
-		_, ok = parseNumber(s, 0, maxNumber)
-	case "entries", "shipment":
-		_, ok = parseNumber(s, 1, maxNumber)
-	case "tree":
-		var raw []byte
-		raw, ok = decode64(s)
-		ok = ok && len(raw) == sha256.Size
-	case "commit":
-		return isLowerHex(s, 40)
-	case "name":
-		return isStoreName(s)
-	case "derivation":
-		return isStoreName(s) && strings.HasSuffix(s, ".drv")
-	case "keyid":
-		return isKeyID(s)
-	case "channel":
-		for i := range len(s) {
-			c := s[i]
-			letter := c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-			if !letter && (i == 0 || strings.IndexByte("._+-", c) < 0) {
-				return false
-			}
-		}
-		return s != "" && len(s) <= maxChannel
-	case "kind", "item":
-		return s != "" // what is wrong with them has codes of its own
-	}
-	return ok
+	line, word, date, reason string
+	about                    string // what no two orders have in common
+	track, until, kind       string // of broken glass
+	sha256, name             string // of that, or of what is recalled
+	shipment                 int64  // that is lost
+	tree                     tree   // that was put back
+	settled                  string // DERIVATION KEYID
 }
 
 func parseOrder(line string) (o order, ok bool) {
-	word, rest, _ := strings.Cut(line, " ")
-	form := orderForms[word]
-	f := strings.SplitN(rest, " ", len(form)+2)
-	if form == nil || len(f) != len(form)+2 {
+	// What is wrong with the kind and name of an item has codes of its own.
+	f := match(line, "break-glass, name, date, sha256, count, word, word, date, reason", "downgrade, channel, commit, date, reason", "lost, number, date, reason",
+		"recall, sha256, item name, date, reason", "restored, number, tree, date, reason", "settled, derivation, keyid, date, reason")
+	if f == nil {
 		return o, false
 	}
-	o = order{line, word, f[:len(form)], f[len(form)], f[len(form)+1]}
-	for i, name := range form {
-		if !isOrderField(name, o.f[i]) {
-			return o, false
-		}
-	}
-	return o, isDate(o.date) && isReason(o.reason)
-}
-
-// about is what no two orders have in common.
-func (o order) about() string {
+	n := len(f) - 2
+	o = order{line: line, word: f[0], date: f[n], reason: f[n+1], about: strings.Join(f[:n], " ")}
 	switch o.word {
 	case "break-glass":
-		return o.word + o.get("track") + " " + o.get("sha256") + o.get("item")
+		o.track, o.until, o.sha256, o.kind, o.name = f[1], f[2], f[3], f[5], f[6]
+		o.about = strings.Join([]string{o.word, o.track, o.sha256, o.name}, " ")
+	case "lost":
+		o.shipment = number(f[1])
+	case "recall":
+		o.sha256, o.name = f[1], f[2]
 	case "restored":
-		return o.word + strings.Join(o.f, " ") + o.date
+		raw, _ := decode64(f[2])
+		o.tree = tree{number(f[1]), hash(raw)}
+		o.about += " " + o.date
+	case "settled":
+		o.settled = f[1] + " " + f[2]
 	}
-	return o.word + strings.Join(o.f, " ")
+	return o, true
 }
 
 func parseOrders(text, subject string) (*orders, error) {
@@ -126,21 +69,21 @@ func parseOrders(text, subject string) (*orders, error) {
 		switch {
 		case !ok:
 			l.bad("syntax", "%.300q is no order", line)
-		case about[order.about()]:
+		case about[order.about]:
 			l.bad("duplicate", "two orders are about the same as %.300q", line)
-		case glass && !isItemKind(order.get("kind")):
-			l.bad("kind", "kind %.100q is unknown", order.get("kind"))
-		case glass && !isItemName(order.get("item"), order.get("kind")):
-			l.bad("name", "%.300q is no name for a %s", order.get("item"), order.get("kind"))
+		case glass && !is("item kind", order.kind):
+			l.bad("kind", "kind %.100q is unknown", order.kind)
+		case glass && !isItemName(order.name, order.kind):
+			l.bad("name", "%.300q is no name for a %s", order.name, order.kind)
 		case order.date > o.date:
 			l.bad("date", "%.300q is dated after the orders", line)
-		case glass && order.date >= order.get("until"):
+		case glass && order.date >= order.until:
 			l.bad("break-glass", "%.300q ends before it begins", line)
 		default:
 			o.lines, o.has[line] = append(o.lines, order), true
 		}
-		about[order.about()] = true
-		return ok
+		about[order.about] = true
+		return true
 	})
 	return o, l.end()
 }
@@ -162,9 +105,9 @@ func (o *orders) under(r *root) faults {
 	hours, allowed := r.policies["break-glass"]
 	for _, order := range o.lines {
 		if order.word == "break-glass" {
-			lasts := instant(order.get("until")).Sub(instant(order.date))
+			lasts := instant(order.until).Sub(instant(order.date))
 			wrong.unless(allowed && lasts <= time.Duration(hours)*time.Hour, &o.header, "break-glass", "%.300q: root %d allows %d hours", order.line, r.version, hours)
-			wrong.unless(r.thresholds["allowlist/"+order.get("track")] > 0, &o.header, "track", "root %d has no track %s", r.version, order.get("track"))
+			wrong.unless(r.thresholds["allowlist/"+order.track] > 0, &o.header, "track", "root %d has no track %s", r.version, order.track)
 		}
 	}
 	return wrong
@@ -172,11 +115,9 @@ func (o *orders) under(r *root) faults {
 
 // of returns the orders of a word.
 func (o *orders) of(word string) (found []order) {
-	if o != nil {
-		for _, order := range o.lines {
-			if order.word == word {
-				found = append(found, order)
-			}
+	for _, order := range o.lines {
+		if order.word == word {
+			found = append(found, order)
 		}
 	}
 	return found

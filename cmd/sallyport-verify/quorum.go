@@ -29,9 +29,9 @@ func (a *audit) say(e *entry) {
 func (a *audit) words(drv string) (said []word) {
 	settled := map[string]bool{}
 	for _, o := range a.standing().of("settled") {
-		settled[o.get("derivation")+" "+o.get("keyid")] = true
+		settled[o.settled] = true
 	}
-	for _, w := range a.built["/gnu/store/"+drv] {
+	for _, w := range a.built[storeDir+drv] {
 		k := a.now().byID[w.key.id]
 		if k != nil && k.raw == w.key.raw && k.counts(w.time) && a.now().has("builder", k.owner) && !settled[drv+" "+k.id] {
 			said = append(said, w)
@@ -76,7 +76,7 @@ func (a *audit) seats(builders []*key) int64 { return int64(len(a.now().seats("b
 
 // agreed tells whether a quorum follows from the built entries so far.
 func (a *audit) agreed(e *entry) error {
-	drv := strings.TrimPrefix(e.text("derivation"), "/gnu/store/")
+	drv := strings.TrimPrefix(e.text("derivation"), storeDir)
 	digests := a.mayBuild(drv, e.text("time"))
 	said, wrong := a.decide(e.String(), drv, digests)
 	spoke := map[string]*key{}
@@ -99,11 +99,11 @@ func (a *audit) agreed(e *entry) error {
 	}
 	out := a.recalled(append(digests, drv)...)
 	for _, s := range e.subjects {
-		name := strings.TrimPrefix(s.name, "/gnu/store/")
+		name := strings.TrimPrefix(s.name, storeDir)
 		r := cmp.Or(out, a.recalled(name, s.digest))
 		a.follow(name, r)
 		if r.before(a.ordered) {
-			wrong.add("recalled", e.String(), "orders %d recalled %s, which is %.300q or what it came from: %s", r.version, r.get("name"), name, r.reason)
+			wrong.add("recalled", e.String(), "orders %d recalled %s, which is %.300q or what it came from: %s", r.version, r.name, name, r.reason)
 		}
 	}
 	return wrong.err()
@@ -117,8 +117,8 @@ func (a *audit) mayBuild(drv, time string) (digests []string) {
 		}
 	}
 	for _, o := range a.standing().of("break-glass") {
-		if o.get("item") == drv && o.get("kind") == "derivation" && time < o.get("until") {
-			digests = append(digests, o.get("sha256"))
+		if o.name == drv && o.kind == "derivation" && time < o.until {
+			digests = append(digests, o.sha256)
 		}
 	}
 	return digests
@@ -143,8 +143,8 @@ func (a *audit) recall(chain []*orders) {
 	for i, o := range chain {
 		for _, line := range o.of("recall") {
 			if i == 0 || !chain[i-1].has[line.line] {
-				a.follow(line.get("name"), &recall{line, o.version})
-				a.follow(line.get("sha256"), &recall{line, o.version})
+				a.follow(line.name, &recall{line, o.version})
+				a.follow(line.sha256, &recall{line, o.version})
 			}
 		}
 	}

@@ -37,8 +37,6 @@ var contexts = map[string]purpose{
 
 const roles = " builder collector importer officer reviewer station witness "
 
-func isRole(s string) bool { return isName(s) && strings.Contains(roles, " "+s+" ") }
-
 // policies has the bounds of each; cosigned-TRACK stands beside.
 var policies = map[string][2]int64{"quorum": {1, 16}, "mldsa": {0, 16}, "silence": {1, 3650}, "break-glass": {1, 168}, "manifest": {1, 1}}
 
@@ -65,56 +63,37 @@ func parseRoot(text, subject string) (*root, error) {
 	r.header = l.header("sallyport root v1", "enclave", "version", "date", "previous")
 	var exclusive [][2]string
 	l.body(maxRootLines, func(line string) bool {
-		f := strings.Split(line, " ")
-		ok := false
+		f := match(line, "deputy, role, name, name", "exclusive, role, role", "key, context, name, field", "key, context, name, field, bound, bound",
+			"policy, field, field", "role, role, name", "threshold, threshold, count")
+		if f == nil || f[0] == "exclusive" && f[1] >= f[2] || len(f) == 6 && f[4] == "-" && f[5] == "-" {
+			l.bad("syntax", "%.200q is no line of a root", line)
+			return true
+		}
 		switch f[0] {
 		case "deputy":
-			if ok = len(f) == 4 && isRole(f[1]) && isName(f[2]) && isName(f[3]); ok {
-				if r.deputies[f[1]][f[2]] != "" {
-					l.bad("deputy", "%s is the deputy of two in role %s", f[2], f[1])
-				}
-				put(r.deputies, f[1], f[2], f[3])
+			if r.deputies[f[1]][f[2]] != "" {
+				l.bad("deputy", "%s is the deputy of two in role %s", f[2], f[1])
 			}
+			put(r.deputies, f[1], f[2], f[3])
 		case "exclusive":
-			if ok = len(f) == 3 && isRole(f[1]) && isRole(f[2]) && f[1] < f[2]; ok {
-				exclusive = append(exclusive, [2]string(f[1:]))
-			}
+			exclusive = append(exclusive, [2]string(f[1:]))
 		case "key":
-			if len(f) == 4 {
-				f = append(f, "-", "-")
-			}
-			bound := func(s string) bool { return s == "-" || isDate(s) }
-			if ok = len(f) == 6 && contexts[f[1]].kinds != "" && isName(f[2]) && bound(f[4]) && bound(f[5]) && (f[4] != f[5] || f[4] != "-" || strings.Count(line, " ") == 3); ok {
-				r.addKey(l, f[1], f[2], f[3], strings.TrimPrefix(f[4], "-"), strings.TrimPrefix(f[5], "-"))
-			}
+			f = append(f, "-", "-") // no bounds
+			r.addKey(l, f[1], f[2], f[3], strings.TrimPrefix(f[4], "-"), strings.TrimPrefix(f[5], "-"))
 		case "policy":
-			if ok = len(f) == 3 && isName(f[1]); ok {
-				r.addPolicy(l, f[1], f[2])
-			}
+			r.addPolicy(l, f[1], f[2])
 		case "role":
-			if ok = len(f) == 3 && isRole(f[1]) && isName(f[2]); ok {
-				if (f[1] == station) != (f[2] == station) {
-					l.bad("role", "%s has role %s", f[2], f[1])
-				}
-				put(r.roles, f[1], f[2], true)
+			if (f[1] == station) != (f[2] == station) {
+				l.bad("role", "%s has role %s", f[2], f[1])
 			}
+			put(r.roles, f[1], f[2], true)
 		case "threshold":
-			if ok = len(f) == 3; !ok {
-				break
+			if _, twice := r.thresholds[f[1]]; twice {
+				l.bad("duplicate", "threshold %s stands twice", f[1])
 			}
-			n, number := parseNumber(f[2], 0, maxNumber)
-			track, kind, of := strings.Cut(strings.TrimPrefix(f[1], "allowlist/"), "/")
-			if ok = number && (f[1] == "root" || f[1] == "order" || strings.HasPrefix(f[1], "allowlist/") && isName(track) && (!of || isItemKind(kind))); ok {
-				if _, twice := r.thresholds[f[1]]; twice {
-					l.bad("duplicate", "threshold %s stands twice", f[1])
-				}
-				r.thresholds[f[1]] = n
-			}
+			r.thresholds[f[1]] = number(f[2])
 		}
-		if !ok {
-			l.bad("syntax", "%.200q is no line of a root", line)
-		}
-		return ok
+		return true
 	})
 	if l.dead || l.has("root-syntax") {
 		return nil, l.end() // what is missing may have been said in a line that nobody understands
@@ -136,7 +115,7 @@ func (r *root) addKey(l *lines, name, owner, s, from, until string) {
 	k, ok := &key{}, false
 	switch raw, ok64 := decode64(s); c.kinds {
 	case guix:
-		if ok = isDigest(s); ok {
+		if ok = is("sha256", s); ok {
 			raw, _ = hex.DecodeString(s)
 			k.kind, k.raw = guix, string(raw)
 			if r.tracks[owner] {
@@ -157,15 +136,16 @@ func (r *root) addKey(l *lines, name, owner, s, from, until string) {
 		}
 		ok = ok && strings.Contains(allowed, k.kind+" ")
 	}
-	enclave, isOrigin := originEnclave(k.name)
-	if !ok || name == "checkpoint" && !isOrigin {
+	enclave := originEnclave(k.name)
+	if !ok || name == "checkpoint" && enclave == "" {
 		l.bad("key", "%.200q is malformed, weak, of a kind that must not stand here, or named for no ledger", s)
 		return
 	}
 	k.context, k.owner, k.from, k.until = name, owner, from, until
-	switch {
-	case name == "checkpoint" && (enclave != r.enclave || owner != station), owner == station && c.role != "" && c.role != station, k.id != "" && name != "checkpoint" && k.name != owner+"/"+name:
+	named := k.id == "" || k.name == owner+"/"+name || name == "checkpoint" && enclave == r.enclave
+	if !named || name == "checkpoint" && owner != station || owner == station && c.role != "" && c.role != station {
 		l.bad("owner", "key %s stands on a line of %s/%s in the root of %s", quote(k.name), owner, name, r.enclave)
+		return
 	}
 	if from+until != "" && (name == "checkpoint" || name == "witness" || name == "narinfo") || from != "" && until != "" && from >= until {
 		l.bad("validity", "what this key signs bears no date, or %s is not before %s", from, until)
@@ -181,22 +161,20 @@ func (r *root) addKey(l *lines, name, owner, s, from, until string) {
 
 func (r *root) addPolicy(l *lines, name, value string) {
 	bounds, known := policies[name]
-	if track, ok := strings.CutPrefix(name, "cosigned-"); ok && isName(track) {
+	if track, ok := strings.CutPrefix(name, "cosigned-"); ok && is("name", track) {
 		bounds, known = [2]int64{1, maxCosigned}, true
 	}
-	n, ok := parseNumber(value, bounds[0], bounds[1])
+	n := number(value)
 	_, twice := r.policies[name]
 	switch {
 	case twice:
 		l.bad("duplicate", "policy %s stands twice", name)
-	case !known:
-		l.bad("policy", "%s is unknown, so nobody can keep it", name)
-	case ok:
+	case known && is("count", value) && n >= bounds[0] && n <= bounds[1]:
 		r.policies[name] = n
 	case name == "quorum":
 		l.bad("quorum", "policy quorum is %.30q, not %d to %d", value, bounds[0], bounds[1])
 	default:
-		l.bad("policy", "%s is %.30q, not %d to %d", name, value, bounds[0], bounds[1])
+		l.bad("policy", "policy %s is unknown, or %.30q not %d to %d", name, value, bounds[0], bounds[1])
 	}
 }
 
@@ -251,13 +229,6 @@ func (r *root) judge(l *lines, exclusive [][2]string) {
 			l.bad("policy", "%s is %d: more than could sign, or there is no such track", name, n)
 		}
 	}
-}
-
-// originEnclave returns the enclave of a ledger's origin sallyport/ENCLAVE/KIND.
-func originEnclave(s string) (string, bool) {
-	rest, ok := strings.CutPrefix(s, "sallyport/")
-	enclave, zone, _ := strings.Cut(rest, "/")
-	return enclave, ok && isName(enclave) && (zone == "outside" || zone == "staging" || zone == "inside")
 }
 
 // signers lists the keys that count in a context for what bears a date: those of persons with its role. ML-DSA-87 keys are among them.

@@ -24,20 +24,22 @@ type kind struct {
 	members []form
 }
 
-// form is a member's name and what its value must be: s string, n name, h sha256, d date, z a ledger's origin, p store path, l line of a
-// note, r reason, x a document's word, i number, o object, or one of records; [] and {} are arrays and objects of what stands behind, []< an array that is
-// sorted and has nothing twice.
+// form is a member's name and what its value must be: a string, a number or a count of a sort (text.go), an object, or one of records; [] and {} are
+// arrays and objects of what stands behind, []< an array that is sorted and has nothing twice.
 type form struct{ name, value string }
 
-// records are objects with these members and no others.
-var records = map[string][]form{
-	"reason": {{"code", "s"}, {"subject", "s"}},
-	"output": {{"path", "p"}, {"references", "[]<p"}, {"size", "i"}},
+// records are objects with these members, and others of the form rest.
+var records = map[string]struct {
+	members []form
+	rest    string
+}{
+	"finding": {[]form{{"code", "text"}, {"subject", "text"}}, ""},
+	"output":  {[]form{{"path", "path"}, {"references", "[]<path"}, {"size", "count"}}, "nothing"},
 }
 
-func says(signer string, members ...string) kind {
+func says(signer, members string) kind {
 	k := kind{signer: signer}
-	for _, m := range append(members, "time d", "zone z") {
+	for m := range strings.SplitSeq(members+", time date, zone origin", ", ") {
 		name, value, _ := strings.Cut(m, " ")
 		k.members = append(k.members, form{name, value})
 	}
@@ -46,28 +48,28 @@ func says(signer string, members ...string) kind {
 }
 
 var kinds = map[string]kind{
-	"created":     says(station, "enclave n", "kind n"),
-	"root":        says(station, "changes []s", "version i"),
-	"undersigned": says(station, "document x", "person n", "signature l", "version i"),
-	"ordered":     says(station, "persons []s", "version i"),
-	"recalled":    says(station, "version i"),
-	"collected":   says(station, "bytes i", "items i", "request h"),
-	"inspected":   says(station, "bytes i", "confinement o", "files i", "findings {}i"),
-	"shipped":     says(station, "bytes i", "items i", "shipment i"),
-	"imported":    says("importer", "bytes i", "items i", "person n", "shipment i"),
-	"refused":     says(station, "reasons []reason", "stage s", "total i"),
-	"approved":    says(station, "person n", "signature l", "track n", "version i"),
-	"rejected":    says(station, "date d", "person n", "reason r", "shipment i", "signature l"),
-	"allowed":     says(station, "persons []s", "track n", "version i"),
-	"released":    says(station, "from n", "track n", "version i"),
-	"signed":      says(station, "track n"),
-	"built":       says("builder", "derivation p", "derivation-sha256 h", "outputs {}output", "person n", "system s"),
-	"agreed":      says(station, "builders []s", "derivation p"),
-	"disagreed":   says(station, "builders {}[]s"),
-	"restored":    says(station, "size i", "version i"),
-	"rebuilt":     says(station, "size i"),
-	"witnessed":   says(station, "person n", "signature l", "size i"),
-	"checked":     says(station, "date d", "derived i", "host s", "items i", "kept i", "orders i", "recalled i", "report h", "unknown i"),
+	"created":     says(station, "enclave name, kind name"),
+	"root":        says(station, "version number, changes []text"),
+	"undersigned": says(station, "document document, version number, person name, signature line"),
+	"ordered":     says(station, "version number, persons []text"),
+	"recalled":    says(station, "version number"),
+	"collected":   says(station, "items count, bytes count, request sha256"),
+	"inspected":   says(station, "files count, bytes count, findings {}count, confinement object"),
+	"shipped":     says(station, "shipment number, items count, bytes count"),
+	"imported":    says("importer", "shipment number, items count, bytes count, person name"),
+	"refused":     says(station, "stage text, reasons []finding, total count"),
+	"approved":    says(station, "track name, version number, person name, signature line"),
+	"rejected":    says(station, "shipment number, person name, date date, reason reason, signature line"),
+	"allowed":     says(station, "track name, version number, persons []text"),
+	"released":    says(station, "track name, version number, from name"),
+	"signed":      says(station, "track name"),
+	"built":       says("builder", "derivation path, derivation-sha256 sha256, outputs {}output, person name, system text"),
+	"agreed":      says(station, "derivation path, builders []text"),
+	"disagreed":   says(station, "builders {}[]text"),
+	"restored":    says(station, "size number, version number"),
+	"rebuilt":     says(station, "size number"),
+	"witnessed":   says(station, "person name, size number, signature line"),
+	"checked":     says(station, "host name, date date, orders count, items count, recalled count, derived count, unknown count, kept count, report sha256"),
 }
 
 // statement is one entry of a ledger, well formed but not yet believed.
@@ -103,14 +105,6 @@ func parts(json string) (members []member) {
 	return members
 }
 
-func number(json string) int64 {
-	n, err := strconv.ParseInt(json, 10, 64)
-	if err != nil {
-		return -1
-	}
-	return n
-}
-
 func unquote(json string) string {
 	if !strings.HasPrefix(json, `"`) {
 		return ""
@@ -119,34 +113,6 @@ func unquote(json string) string {
 		json = strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(json) // there are no others
 	}
 	return json
-}
-
-// fits tells whether a string is of a form.
-func fits(text, form string) bool {
-	switch form {
-	case "s":
-		return true
-	case "n":
-		return isName(text)
-	case "h":
-		return isDigest(text)
-	case "d":
-		return isDate(text)
-	case "z":
-		_, ok := originEnclave(text)
-		return ok
-	case "p":
-		base, ok := strings.CutPrefix(text, "/gnu/store/")
-		return ok && isStoreName(base)
-	case "l":
-		_, ok := parseSignature(text)
-		return ok
-	case "r":
-		return isReason(text)
-	case "x":
-		return text == "root" || text == "orders"
-	}
-	return false
 }
 
 // check judges what can be judged of an entry without those before it: its form, and whether any key of its keyid signed it.
@@ -236,7 +202,7 @@ func (st *statement) parse(leaf []byte) (misfits []string, err error) {
 	var ok4, ok5 bool
 	st.raw, ok4 = append64(st.raw, payload)
 	st.sig, ok5 = append64(st.sig, sig)
-	if !ok || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(st.sig) < 1 || len(st.sig) > maxSignature || !isKeyID(string(keyid)) {
+	if !ok || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(st.sig) < 1 || len(st.sig) > maxSignature || !is("keyid", string(keyid)) {
 		return nil, errors.New("not an envelope in its one spelling")
 	}
 	st.keyid, st.payload = string(keyid), string(st.raw)
@@ -253,7 +219,7 @@ func (st *statement) parsePayload() (misfits []string, err error) {
 		s.literal(`,"digest":{"sha256":`)
 		sub.digest = s.str()
 		s.literal(`}}`)
-		if n := len(st.subjects); n > 0 && st.subjects[n-1].name >= sub.name || !isDigest(sub.digest) {
+		if n := len(st.subjects); n > 0 && st.subjects[n-1].name >= sub.name || !is("sha256", sub.digest) {
 			s.fail("a subject without sha256, not sorted, or twice")
 		}
 		st.subjects = append(st.subjects, sub)
@@ -264,7 +230,7 @@ func (st *statement) parsePayload() (misfits []string, err error) {
 	s.literal(`],"predicateType":`)
 	st.kind = s.str()
 	name, ok := strings.CutPrefix(st.kind, "urn:sallyport:statement:")
-	if st.kind, _ = strings.CutSuffix(name, ":1"); !ok || st.kind == name || !isName(st.kind) {
+	if st.kind, _ = strings.CutSuffix(name, ":1"); !ok || st.kind == name || !is("name", st.kind) {
 		s.fail("predicate type %.100q", name)
 	}
 	s.literal(`,"predicate":`)
@@ -362,15 +328,14 @@ func (s *scanner) value(depth int, form string) (json string, ok bool) {
 	start := s.i
 	switch c := s.peek(); c {
 	case '"':
-		ok = fits(s.str(), form)
+		text := s.str()
+		ok = form != "number" && form != "count" && is(form, text)
 	case '{', '[':
-		forms, rest := records[form], ""
-		if forms != nil {
-			ok, rest = c == '{', "nothing"
-		} else if ok = form == "o" && c == '{'; len(form) > 2 && form[0] == c {
-			ok, rest = true, form[2:]
+		record, found := records[form]
+		if ok = c == '{' && (found || form == "object"); len(form) > 2 && form[0] == c {
+			ok, record.rest = true, form[2:]
 		}
-		ok = len(s.members(depth, forms, rest, nil)) == 0 && ok
+		ok = len(s.members(depth, record.members, record.rest, nil)) == 0 && ok
 	case 't':
 		s.literal("true")
 	case 'f':
@@ -385,7 +350,7 @@ func (s *scanner) value(depth int, form string) (json string, ok bool) {
 		if err != nil || n > maxInteger || n < -maxInteger || strconv.FormatInt(n, 10) != text {
 			s.fail("%.30q is no value", text)
 		}
-		s.i, ok = end, form == "i" && n >= 0
+		s.i, ok = end, form == "number" && n > 0 || form == "count" && n >= 0
 	}
 	if s.err != nil {
 		return "", false

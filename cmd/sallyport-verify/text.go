@@ -16,26 +16,102 @@ const (
 	maxSignatures = 100     // of a note
 	maxSigLines   = 1 << 20 // bytes of them
 	maxName       = 32      // of a person, an enclave, a track, a policy
+	maxChannel    = 64
 	maxReason     = 500
+	maxStoreName  = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
+	storeHash     = 32
 )
 
-// One spelling for each value.
+// is tells whether s is a value of this sort. All documents and statements share these sorts, and each value has one spelling.
+func is(sort, s string) (ok bool) {
+	switch sort {
+	case "text":
+		return true
+	case "field", "word":
+		return (s != "" || sort == "field") && !strings.Contains(s, " ")
+	case "name": // of a person, an enclave, a track or a policy
+		return s != "" && len(s) <= maxName && s[0] != '-' && isMadeOf(s, "-")
+	case "channel":
+		return s != "" && len(s) <= maxChannel && strings.IndexByte("._+-", s[0]) < 0 && isMadeOf(s, upper+"._+-")
+	case "role":
+		return strings.Contains(roles, " "+s+" ") && is("word", s)
+	case "context":
+		return contexts[s].kinds != ""
+	case "threshold":
+		track, isList := strings.CutPrefix(s, "allowlist/")
+		track, kind, hasKind := strings.Cut(track, "/")
+		return s == "root" || s == "order" || isList && is("name", track) && (!hasKind || is("item kind", kind))
+	case "number", "count":
+		n, err := strconv.ParseInt(s, 10, 64)
+		return err == nil && n <= maxNumber && (n > 0 || n == 0 && sort == "count") && strconv.FormatInt(n, 10) == s
+	case "date":
+		t, err := time.Parse(dateForm, s)
+		return err == nil && len(s) == len("2006-01-02T15:04:05Z") && string(t.AppendFormat(make([]byte, 0, 32), dateForm)) == s
+	case "bound":
+		return s == "-" || is("date", s)
+	case "sha256":
+		return isHex(s, 2*sha256.Size)
+	case "previous":
+		return s == "-" || is("sha256", s) && strings.Trim(s, "0") != ""
+	case "commit":
+		return isHex(s, 40)
+	case "tree":
+		raw, ok := decode64(s)
+		return ok && len(raw) == sha256.Size
+	case "reason":
+		return s != "" && len(s) <= maxReason && isPrintable(s) && strings.TrimSpace(s) == s
+	case "item kind":
+		return s == "source" || s == "derivation" || s == "output"
+	case "item name":
+		return isStoreName(s)
+	case "derivation":
+		return isStoreName(s) && strings.HasSuffix(s, ".drv")
+	case "path":
+		base, ok := strings.CutPrefix(s, storeDir)
+		return ok && isStoreName(base)
+	case "keyid": // of a statement key
+		name, hash, _ := strings.Cut(s, "+")
+		owner, ok := strings.CutSuffix(name, "/statement")
+		return ok && is("name", owner) && isHex(hash, 8)
+	case "origin":
+		return originEnclave(s) != ""
+	case "line":
+		_, ok := parseSignature(s)
+		return ok
+	case "document":
+		return s == "root" || s == "orders"
+	}
+	return false
+}
 
 // dateForm is read fast by its package; of what that takes, only whole seconds of UTC have 20 bytes and print again.
 const dateForm = time.RFC3339
 
-func isDate(s string) bool {
-	t, err := time.Parse(dateForm, s)
-	return err == nil && len(s) == len("2006-01-02T15:04:05Z") && string(t.AppendFormat(make([]byte, 0, 32), dateForm)) == s
-}
-
-// instant is the time of a date that isDate took.
+// instant is the time of a date.
 func instant(date string) time.Time {
 	t, _ := time.Parse(dateForm, date)
 	return t
 }
 
-func isLowerHex(s string, length int) bool {
+// number is the value of a number or a count.
+func number(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64)
+	return n
+}
+
+const upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// isMadeOf tells whether s is of lower-case letters, digits and these others.
+func isMadeOf(s, others string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func isHex(s string, length int) bool {
 	for i := range len(s) {
 		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false
@@ -44,50 +120,34 @@ func isLowerHex(s string, length int) bool {
 	return len(s) == length
 }
 
-func isDigest(s string) bool { return isLowerHex(s, 2*sha256.Size) }
+func isPrintable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) < 0
+}
 
-// isDigestOrDash tells whether s may be what was before: a digest, but not of zeros, which stand for none elsewhere.
-func isDigestOrDash(s string) bool { return s == "-" || isDigest(s) && strings.Trim(s, "0") != "" }
+const storeDir = "/gnu/store/"
+
+// isStoreName tells whether s is the base name of a store path: HASH-NAME. Guix's base32 has no e, o, t, u.
+func isStoreName(s string) bool {
+	if len(s) < storeHash+2 || len(s) > storeHash+1+maxStoreName || s[storeHash] != '-' || s[storeHash+1] == '.' {
+		return false
+	}
+	hash, name := s[:storeHash], s[storeHash+1:]
+	return isMadeOf(hash, "") && !strings.ContainsAny(hash, "eotu") && isMadeOf(name, upper+"+-._?=")
+}
+
+// originEnclave returns the enclave of a ledger's origin sallyport/ENCLAVE/KIND, nothing if it is none.
+func originEnclave(s string) string {
+	rest, ok := strings.CutPrefix(s, "sallyport/")
+	enclave, zone, _ := strings.Cut(rest, "/")
+	if ok && is("name", enclave) && (zone == "outside" || zone == "staging" || zone == "inside") {
+		return enclave
+	}
+	return ""
+}
 
 func digestOf[T []byte | string](b T) string {
 	h := sha256.Sum256([]byte(b))
 	return hex.EncodeToString(h[:])
-}
-
-// isName tells whether s may name a person, an enclave, a track or a policy.
-func isName(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c != '-' || i == 0) {
-			return false
-		}
-	}
-	return s != "" && len(s) <= maxName
-}
-
-// isReason tells whether s says why.
-func isReason(s string) bool {
-	return s != "" && len(s) <= maxReason && isPrintable(s) && strings.TrimSpace(s) == s
-}
-
-// isKeyID tells whether s is the name and hash of a statement key.
-func isKeyID(s string) bool {
-	name, hash, _ := strings.Cut(s, "+")
-	owner, ok := strings.CutSuffix(name, "/statement")
-	return ok && isName(owner) && isLowerHex(hash, 8)
-}
-
-func isPrintable(s string) bool {
-	for i := range len(s) {
-		if s[i] < 0x20 || s[i] > 0x7e {
-			return false
-		}
-	}
-	return true
-}
-
-func parseNumber(s string, least, most int64) (int64, bool) {
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil && n >= least && n <= most && strconv.FormatInt(n, 10) == s
 }
 
 // decode64 decodes standard padded base64. The package skips line feeds and carriage returns; the length shows them.
@@ -156,23 +216,31 @@ func (l *lines) next() string {
 	return line
 }
 
-// field reads "NAME VALUE" and returns VALUE if ok says it is one.
-func (l *lines) field(name string, ok func(string) bool) string {
-	line := l.next()
-	value, found := strings.CutPrefix(line, name+" ")
-	if !found || !ok(value) {
-		l.fail("%.200q is no %s line", line, name)
-		return ""
+// match takes a line apart that is of one of these forms: a word, and the sorts of the fields behind it. Only the last may have spaces.
+func match(line string, forms ...string) []string {
+	for _, form := range forms {
+		sorts := strings.Split(form, ", ")
+		f := strings.SplitN(line, " ", len(sorts))
+		good := len(f) == len(sorts) && f[0] == sorts[0]
+		for i := 1; good && i < len(f); i++ {
+			good = is(sorts[i], f[i])
+		}
+		if good {
+			return f
+		}
 	}
-	return value
+	return nil
 }
 
-func (l *lines) numberField(name string, least, most int64) (n int64) {
-	l.field(name, func(s string) (ok bool) {
-		n, ok = parseNumber(s, least, most)
-		return ok
-	})
-	return n
+// field reads the next line, which must be of this form, and returns what stands behind its first word.
+func (l *lines) field(form string) string {
+	line := l.next()
+	f := match(line, form)
+	if f == nil {
+		l.fail("%.200q is not of the form %q", line, form)
+		return ""
+	}
+	return f[1]
 }
 
 // header is what root, orders, allowlist and manifest begin with, each with some of these fields.
@@ -180,32 +248,21 @@ type header struct {
 	area, subject                  string // of refusals
 	digest                         string // of the text
 	enclave, track, date, previous string
-	version, root, orders          int64
+	version, root, orders          int64 // the version of a manifest is the shipment's number
 }
 
+var headerForms = map[string]string{"enclave": "enclave, name", "track": "track, name", "version": "version, number", "shipment": "shipment, number",
+	"date": "date, date", "root": "root, number", "orders": "orders, count", "previous": "previous, previous"}
+
 func (l *lines) header(first string, fields ...string) header {
-	h := header{area: l.area, subject: l.subject, digest: digestOf(l.text)}
 	if line := l.next(); line != first {
 		l.fail("%.200q instead of %q", line, first)
 	}
+	v := map[string]string{}
 	for _, name := range fields {
-		switch name {
-		case "enclave":
-			h.enclave = l.field(name, isName)
-		case "track":
-			h.track = l.field(name, isName)
-		case "date":
-			h.date = l.field(name, isDate)
-		case "previous":
-			h.previous = l.field(name, isDigestOrDash)
-		case "root":
-			h.root = l.numberField(name, 1, maxNumber)
-		case "orders":
-			h.orders = l.numberField(name, 0, maxNumber)
-		default: // version, shipment
-			h.version = l.numberField(name, 1, maxNumber)
-		}
+		v[name] = l.field(headerForms[name])
 	}
+	h := header{l.area, l.subject, digestOf(l.text), v["enclave"], v["track"], v["date"], v["previous"], number(v["version"] + v["shipment"]), number(v["root"]), number(v["orders"])}
 	if !l.dead && (h.version == 1) != (h.previous == "-") {
 		l.bad("previous", "is %s in number %d", h.previous, h.version)
 	}

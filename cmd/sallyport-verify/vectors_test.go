@@ -135,7 +135,8 @@ func (v *verifier) statement(data []byte, origin string) (*entry, error) {
 	return e, err
 }
 
-func (v *verifier) play(c vector) error {
+// prepare opens what a case has been given before.
+func (v *verifier) prepare(c vector) {
 	for _, name := range c.Roots {
 		must(v.t, v.root(v.read(name)))
 	}
@@ -143,6 +144,10 @@ func (v *verifier) play(c vector) error {
 		data := v.read(name)
 		must(v.t, v.document(map[bool]string{true: "orders"}[bytes.HasPrefix(data, []byte("sallyport orders"))], data, nil))
 	}
+}
+
+func (v *verifier) play(c vector) error {
+	v.prepare(c)
 	var data, follows []byte
 	if c.File != "" {
 		data = v.read(c.File)

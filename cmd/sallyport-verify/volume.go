@@ -66,13 +66,11 @@ func parseSlip(text string) (s slip, err error) {
 	if line := l.next(); line != "sallyport slip v1" {
 		l.fail("%.200q is no first line of a slip", line)
 	}
-	s.enclave = l.field("enclave", isName)
-	if s.number = l.numberField("shipment", 1, maxNumber); s.number > maxShipment {
+	s.enclave, s.number, s.manifest = l.field("enclave, name"), number(l.field("shipment, number")), l.field("manifest, sha256")
+	if s.number > maxShipment {
 		l.bad("number", "%d is above %d", s.number, int64(maxShipment))
 	}
-	s.manifest = l.field("manifest", isDigest)
-	s.items = l.numberField("items", 1, maxNumber)
-	s.bytes = l.numberField("bytes", 0, maxNumber)
+	s.items, s.bytes = number(l.field("items, number")), number(l.field("bytes, count"))
 	return s, l.end()
 }
 
@@ -246,7 +244,7 @@ func (v *volume) sums(which int, name string) (*key, error) {
 	before, readable := "", true
 	for line := range strings.Lines(string(data)) {
 		digest, path, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
-		if readable = strings.HasSuffix(line, "\n") && path != "" && isLowerHex(digest, 2*length); !readable {
+		if readable = strings.HasSuffix(line, "\n") && path != "" && isHex(digest, 2*length); !readable {
 			v.rep.refuse("volume-sum", name, "%.400q is no digest and path; the rest was not read", line)
 			break
 		}
