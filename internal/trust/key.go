@@ -134,11 +134,8 @@ func (k *Key) RootKey() RootKey {
 	return RootKey{Context: k.v.Context, Owner: k.v.Person, Key: k.Public()}
 }
 
-// String names the key and nothing of its secret, whatever prints it.
-func (k *Key) String() string { return "key " + k.v.Name }
-
-// GoString is String, for %#v.
-func (k *Key) GoString() string { return k.String() }
+// Format prints the key's name and nothing of its secret, whatever the verb.
+func (k Key) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "key %s", k.v.Name) }
 
 // Sign signs a message in a context, which must be the key's: see [Signer].
 func (k *Key) Sign(c Context, message []byte) ([]byte, error) {

@@ -179,7 +179,8 @@ func TestKeySecretIsNotPrinted(t *testing.T) {
 		if k.mldsa != nil {
 			secret = k.mldsa.Bytes()
 		}
-		all := fmt.Sprintf("%v %+v %#v %s %q %x", k, k, k, k, k, k)
+		all := fmt.Sprintf("%v %+v %#v %s %q %x %d %X", k, k, k, k, k, k, k, k) + fmt.Sprintf("%v %+v %#v %s %q %x %d", *k, *k, *k, *k, *k, *k, *k) +
+			fmt.Sprintf("%v %+v %#v", struct{ K *Key }{k}, []any{*k}, map[string]Key{"k": *k}) + fmt.Sprint(errors.Join(fmt.Errorf("%v", k)))
 		j, err := json.Marshal(map[string]any{"key": k})
 		if err != nil {
 			t.Fatal(err)

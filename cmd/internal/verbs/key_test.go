@@ -270,7 +270,7 @@ func TestKeyAgent(t *testing.T) {
 	w.fails(1, "SSH_AUTH_SOCK is not set", "key", "agent", "--name", "alice/allowlist", "--out", "@x.pub")
 	w.env["SSH_AUTH_SOCK"] = w.path("dead")
 	w.fails(1, "no such file", "key", "agent")
-	socket, ring := testAgent(t, map[string]any{"ed of alice": ed, "ec of alice": &ecdsa.PrivateKey{PublicKey: ec.PublicKey, D: ec.D}, "rsa of alice": rsaKey})
+	socket, ring := testAgent(t, map[string]any{"ed of alice": ed, "ec of alice": ec, "rsa of alice": rsaKey})
 	w.env["SSH_AUTH_SOCK"] = socket
 	list := w.must("key", "agent")
 	if strings.Count(list, "\n") != 3 || strings.Count(list, "cannot sign here") != 1 || !strings.Contains(list, fingerprint(ed.Public())+" ed of alice (ssh-ed25519)\n") {
