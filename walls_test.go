@@ -30,6 +30,7 @@ var floors = []struct {
 	{room: "internal/confine"},
 	{room: "internal/judge"},
 	{room: "internal/crossing"},
+	{room: "internal/keep"},
 	{room: "internal/enclavetest"},
 	{room: "internal/outside", alone: true},
 	{room: "internal/inside", alone: true},

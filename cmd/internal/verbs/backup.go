@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/internal/keep/backup"
 	"sallyport/internal/store"
-	"sallyport/internal/store/backup"
 	"sallyport/internal/trust"
 )
 

@@ -10,9 +10,9 @@ import (
 	"sallyport/cmd/internal/frame"
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
 	"sallyport/internal/store/ledger"
-	"sallyport/internal/store/rebuild"
 	"sallyport/internal/trust"
 )
 

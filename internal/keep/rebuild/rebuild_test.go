@@ -19,9 +19,9 @@ import (
 	"sallyport/guix/narinfo"
 	"sallyport/guix/storepath"
 	"sallyport/internal/enclavetest"
+	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
 	"sallyport/internal/store/attach"
-	"sallyport/internal/store/rebuild"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"syscall"
 
+	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
-	"sallyport/internal/store/rebuild"
 	"sallyport/internal/trust"
 )
 

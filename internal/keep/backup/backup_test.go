@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"sallyport/internal/enclavetest"
+	"sallyport/internal/keep/backup"
+	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
-	"sallyport/internal/store/backup"
-	"sallyport/internal/store/rebuild"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )

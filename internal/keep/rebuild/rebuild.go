@@ -15,8 +15,8 @@
 //	item, shipment_item  the manifests
 //	finding              the blob that "inspected" names
 //	collected            the blob that "collected" names
-//	attachment           "inspected", "collected", "signed"
-//	proposal             "approved", until "allowed" or "rejected"
+//	attachment           "inspected", "collected", "signed", "checked"
+//	proposal             "approved", until "allowed", "rejected" or a "refused" that says withdrawn
 //	proposal_signature   the same
 //	narinfo              the blob that "signed" names
 //	built, agreed        "built", "agreed", "disagreed"
@@ -49,6 +49,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,7 +116,8 @@ type replay struct {
 	stages  Stages
 	bad     trust.Refusals
 	reports map[trust.Digest]trust.Digest // findings, by the manifest
-	ordered int64                         // version of the orders whose entries are being read; 0: none
+	deed    string                        // the published file of the deed whose entries are being read
+	version int64                         // of that document
 	roots   [][]byte
 	gap     bool  // a root is missing
 	shipped int64 // the newest number, outside
@@ -144,24 +146,32 @@ func optional(s *statement.Statement, name string) (trust.Digest, bool) {
 
 func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID string, s *statement.Statement) error {
 	digest := s.Subjects[0].SHA256
-	// The files of a deed are published with the last of its entries.
-	if s.Kind != statement.KindRecalled && s.Kind != statement.KindRestored || number(s, "version") != p.ordered {
-		p.ordered = 0
+	// The files of a deed are published with the last of its entries: what follows from orders, and from a promotion, belongs to them.
+	switch {
+	case p.deed != "" && number(s, "version") == p.version && slices.Contains([]string{statement.KindRecalled, statement.KindRestored, statement.KindReleased}, s.Kind):
+		if err := p.r.Exec(ctx, "UPDATE public SET size = ? WHERE path = ?", index+1, p.deed); err != nil {
+			return err
+		}
+	default:
+		p.deed = ""
 	}
 	switch s.Kind {
 	case statement.KindRoot:
 		return p.root(ctx, index, digest, number(s, "version"))
 	case statement.KindOrdered:
 		return p.orders(ctx, index, digest, number(s, "version"))
-	case statement.KindRecalled, statement.KindRestored:
-		if p.ordered > 0 {
-			return p.r.Exec(ctx, "UPDATE public SET size = ? WHERE path = ?", index+1, ordersPath(p.ordered))
-		}
-		return nil
 	case statement.KindApproved:
 		return p.approved(ctx, digest, s)
 	case statement.KindAllowed:
 		return p.allowed(ctx, index, digest, s)
+	case statement.KindRefused:
+		return p.withdrawn(ctx, digest, s)
+	case statement.KindChecked:
+		report, err := trust.ParseDigest(text(s, "report"))
+		if err != nil {
+			return err // its form was checked
+		}
+		return p.attachment(ctx, report, index)
 	case statement.KindRejected:
 		return p.rejected(ctx, number(s, "shipment"))
 	case statement.KindInspected:
@@ -292,7 +302,7 @@ func (p *replay) orders(ctx context.Context, index int64, digest trust.Digest, v
 	if err != nil || note == nil {
 		return err
 	}
-	p.ordered = version
+	p.deed, p.version = ordersPath(version), version
 	return errors.Join(
 		p.r.Exec(ctx, "INSERT INTO orders (version, digest, note) VALUES (?, ?, ?)", version, digest.String(), note),
 		p.public(ctx, index, ordersPath(version), note, nil))
@@ -307,10 +317,12 @@ func (p *replay) approved(ctx context.Context, digest trust.Digest, s *statement
 		return err
 	}
 	if open != digest.String() {
+		n := number(s, "shipment")
+		shipment := sql.NullInt64{Int64: n, Valid: n > 0} // a promotion is of none
 		if err := p.r.Exec(ctx, "DELETE FROM proposal_signature WHERE track = ?", track); err != nil {
 			return err
 		}
-		if err := p.r.Exec(ctx, "INSERT OR REPLACE INTO proposal (track, version, shipment, text) VALUES (?, ?, ?, ?)", track, number(s, "version"), number(s, "shipment"), digest.String()); err != nil {
+		if err := p.r.Exec(ctx, "INSERT OR REPLACE INTO proposal (track, version, shipment, text) VALUES (?, ?, ?, ?)", track, number(s, "version"), shipment, digest.String()); err != nil {
 			return err
 		}
 	}
@@ -328,12 +340,31 @@ func (p *replay) allowed(ctx context.Context, index int64, digest trust.Digest, 
 	if err != nil {
 		return err
 	}
+	p.deed, p.version = file, version
+	// Of a shipment that was approved in parts something is left.
+	if number(s, "left") == 0 {
+		if err := p.r.Exec(ctx, "UPDATE shipment SET state = 'admitted' WHERE number = ?", number(s, "shipment")); err != nil {
+			return err
+		}
+	}
 	return errors.Join(
 		p.r.Exec(ctx, "INSERT INTO allowlist (track, version, digest, note) VALUES (?, ?, ?, ?)", track, version, digest.String(), blob.String()),
-		p.r.Exec(ctx, "UPDATE shipment SET state = 'admitted' WHERE number = ?", number(s, "shipment")),
 		p.r.Exec(ctx, "DELETE FROM proposal_signature WHERE track = ?", track),
 		p.r.Exec(ctx, "DELETE FROM proposal WHERE track = ?", track),
 		p.public(ctx, index, file, nil, blob.String()))
+}
+
+// withdrawn ends a proposal that a reviewer took back: a refusal with that code, of the text that waited.
+func (p *replay) withdrawn(ctx context.Context, digest trust.Digest, s *statement.Statement) error {
+	list, _ := s.Predicate["reasons"].([]any)
+	for _, v := range list {
+		if m, _ := v.(map[string]any); m["code"] == "withdrawn" {
+			return errors.Join(
+				p.r.Exec(ctx, "DELETE FROM proposal_signature WHERE track IN (SELECT track FROM proposal WHERE text = ?)", digest.String()),
+				p.r.Exec(ctx, "DELETE FROM proposal WHERE text = ?", digest.String()))
+		}
+	}
+	return nil
 }
 
 func (p *replay) rejected(ctx context.Context, shipment int64) error {
