@@ -202,11 +202,11 @@ func apply(base, delta []byte, most int64) ([]byte, error) {
 	if size > most {
 		return nil, fail(CodeLimit, 0, "an object of %d bytes, at most %d are read", size, most)
 	}
-	// The largest that this delta can make, so that a lie about the size allocates nothing.
-	if size > int64(len(rest))*0xffffff {
+	// A byte of a delta makes at most one copy of the base. Room is taken as it is filled.
+	if size > int64(len(rest))*max(1, int64(len(base))) {
 		return nil, fail(CodePack, 0, "a delta that does not make its size")
 	}
-	out := make([]byte, 0, size)
+	out := make([]byte, 0, min(size, int64(len(base))+int64(len(rest))))
 	bad := fail(CodePack, 0, "a delta that is not well formed")
 	for i := 0; i < len(rest); {
 		c := rest[i]
