@@ -31,6 +31,8 @@
 //	TestScheme        what guix/scheme reads and prints, with Guile
 //	TestDaemon        guix/daemon drives guix-daemon: additions, a build, queries, deletion
 //	TestHost          inside/host judges the daemon's store beside it: items, roots, generations, a recall, and all of it read again
+//	TestChannelVerdicts  hostile histories of channels, judged by `guix git authenticate` and by us: one verdict, but where ours is stricter and says why
+//	TestChannelSpeed  real channels, where SALLYPORT_PEER_GUIX and SALLYPORT_PEER_NONGUIX name mirrors of them: the same verdict, how many times faster
 //	TestDemo          a depot of the demo feeds the real daemon, which builds what our builders built
 //
 // Whatever is to leave no trace runs beside an empty store in memory
