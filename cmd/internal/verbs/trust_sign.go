@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -66,6 +67,9 @@ after which --ssh-signature DRAFT.sig --public PERSON.pub makes the signature fi
 	})
 }
 
+// maxAhead is how far ahead of this machine's clock a draft may be dated without a remark.
+const maxAhead = time.Hour
+
 func printChanges(w io.Writer, list []ceremony.Change) {
 	for _, c := range list {
 		fmt.Fprintf(w, "  %s\n", c)
@@ -104,6 +108,9 @@ func signVerb(env *frame.Env, s *signing) *cobra.Command {
 				s.describeOrders(env.Stderr, last, d)
 			} else if err := s.describe(env.Stderr, in, d); err != nil {
 				return err
+			}
+			if limit := env.Clock().Add(maxAhead); d.Date().After(limit) {
+				env.Say("WARNING: it is dated %s; this machine's clock says %s: no later document may be dated before it", trust.FormatDate(d.Date()), trust.FormatDate(env.Clock()))
 			}
 			file, person, err := s.sign(cmd.Context(), env, d)
 			if err != nil {

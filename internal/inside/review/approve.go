@@ -210,8 +210,8 @@ func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, k
 		if err != nil {
 			return err
 		}
-		if person == key.Person() {
-			rs.Add(trust.Refuse("separation-of-duties", key.Name(), "%s imported shipment %d, which has %s too; whoever imports an item does not approve it", person, o.number, o.item).
+		if d.sameSeat(person, key.Person()) {
+			rs.Add(trust.Refuse("separation-of-duties", key.Name(), "%s imported shipment %d, which has %s too; whoever imports an item does not approve it, nor does their deputy", person, o.number, o.item).
 				WithHint("two other reviewers decide; an import that is not wanted can be rejected"))
 		}
 	}
@@ -225,8 +225,8 @@ func (d *Desk) mayReview(c *dossier, track string, key trust.Signer) error {
 	if r := d.reviewer(key); r != nil {
 		rs.Add(r)
 	}
-	if key.Person() == c.importer {
-		rs.Add(trust.Refuse("separation-of-duties", subject, "%s imported shipment %d; whoever imports does not approve", c.importer, c.manifest.Number).
+	if d.sameSeat(key.Person(), c.importer) {
+		rs.Add(trust.Refuse("separation-of-duties", subject, "%s imported shipment %d; whoever imports does not approve, nor does their deputy", c.importer, c.manifest.Number).
 			WithHint("two other reviewers decide"))
 	}
 	if d.Root.Threshold(track) == 0 {
@@ -236,6 +236,11 @@ func (d *Desk) mayReview(c *dossier, track string, key trust.Signer) error {
 		rs.Add(trust.Refuse("shipment-rejected", fmt.Sprintf("shipment %d", c.manifest.Number), "it was rejected"))
 	}
 	return rs.Err()
+}
+
+// sameSeat reports whether two persons are one where reviewers are counted: the same, or one the other's deputy.
+func (d *Desk) sameSeat(a, b string) bool {
+	return d.Root.Seat(trust.RoleReviewer, a) == d.Root.Seat(trust.RoleReviewer, b)
 }
 
 // reviewer demands a reviewer's key, as the root in force has it.
@@ -310,6 +315,9 @@ type proposal struct {
 func (d *Desk) proposal(ctx context.Context, m *motion, orders *trust.Orders) (*proposal, error) {
 	now := d.Clock()
 	a := &trust.Allowlist{Enclave: d.Root.Enclave, Track: m.track, Version: 1, Date: now, Root: d.Root.Version, Orders: orders.Number(), Classes: m.classes, Items: m.added}
+	if now.Before(d.Root.Date) {
+		return nil, trust.Refuse("clock", "allowlist", "this machine's clock says %s, before the root in force (%s)", trust.FormatDate(now), trust.FormatDate(d.Root.Date))
+	}
 	if orders != nil && now.Before(orders.Date) {
 		return nil, trust.Refuse("clock", "allowlist", "this machine's clock says %s, before the orders in force (%s)", trust.FormatDate(now), trust.FormatDate(orders.Date))
 	}

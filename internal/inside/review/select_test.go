@@ -295,4 +295,32 @@ func TestSeats(t *testing.T) {
 	if out := mustApprove(t, e, m, "dev", "dave"); !out.InForce {
 		t.Errorf("%+v", out)
 	}
+	// The importer's deputy does not approve either, of this shipment or of one that brings the item again.
+	e.NextRoot(func(r *trust.Root) {
+		r.Deputies = []trust.Deputy{{Role: trust.RoleReviewer, Deputy: "rita", Principal: "dave"}}
+	})
+	other := e.Source("other", "o")
+	refuse(t, e, e.Quarantine("dave", other), "prod", "rita/allowlist", "separation-of-duties")
+	refuse(t, e, e.Quarantine("eve", other), "prod", "rita/allowlist", "separation-of-duties")
+}
+
+// A clock that is behind the documents dates nothing.
+func TestClockBehind(t *testing.T) {
+	t.Parallel()
+	e := enclavetest.New(t)
+	n := e.Quarantine("dave", e.Source("a", "a"))
+	late := desk(e)
+	late.Clock = func() time.Time { return e.Root.Date.Add(-time.Hour) }
+	unchanged(t, e, func() error {
+		_, err := late.Approve(t.Context(), n, "dev", key(t, "alice"), Selection{})
+		return err
+	}, "clock")
+	e.Order(func(o *trust.Orders) {
+		o.Date = o.Date.Add(time.Hour)
+		o.Lost = append(o.Lost, trust.Lost{Shipment: 9, Date: o.Date, Reason: "burnt"})
+	})
+	unchanged(t, e, func() error {
+		_, err := approve(t, e, n, "dev", "alice/allowlist")
+		return err
+	}, "clock")
 }

@@ -54,8 +54,8 @@ type Draft struct {
 	Orders *trust.Orders
 }
 
-// date is what keys' bounds are held against.
-func (d *Draft) date() time.Time {
+// Date is the draft's, against which the bounds of keys are held.
+func (d *Draft) Date() time.Time {
 	if d.Root != nil {
 		return d.Root.Date
 	}
@@ -158,7 +158,7 @@ func (d *Draft) Tallies(in *trust.Root, lines map[string]string) (tallies []Tall
 	if in != nil {
 		judges = append(judges, in)
 	}
-	date := d.date()
+	date := d.Date()
 	if d.Root != nil {
 		judges = append(judges, d.Root)
 	}
@@ -197,7 +197,7 @@ func (d *Draft) tally(r *trust.Root, signers []trust.VKey) Tally {
 	if d.Root != nil {
 		t.Want = r.RootThreshold()
 	}
-	known := r.Signers(d.Context(), d.date())
+	known := r.Signers(d.Context(), d.Date())
 	var counted []trust.VKey
 	seats := map[string]bool{}
 	for _, k := range known {
