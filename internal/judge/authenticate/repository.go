@@ -366,9 +366,10 @@ func (r *Repository) Commit(name string) (git.ID, error) {
 	return git.ID{}, trust.Refuse(CodeReference, name, "more than %d tags lead to one another", MaxRefDepth)
 }
 
-// Branch resolves the branch of a keyring as Guix does: a local branch, then a remote-tracking one.
+// Branch resolves the branch of a keyring: a local branch, then a remote-tracking one, as `guix git authenticate` does; then one of the remote origin,
+// where `guix pull` looks.
 func (r *Repository) Branch(name string) (git.ID, error) {
-	for _, prefix := range []string{"refs/heads/", "refs/remotes/"} {
+	for _, prefix := range []string{"refs/heads/", "refs/remotes/", "refs/remotes/origin/"} {
 		if !validRef(prefix + name) {
 			return git.ID{}, trust.Refuse(CodeReference, r.Dir, "%q is not the name of a branch", name)
 		}
@@ -377,11 +378,7 @@ func (r *Repository) Branch(name string) (git.ID, error) {
 			return id, err
 		}
 	}
-	refusal := trust.Refuse("keyring-missing", r.Dir, "there is no branch %q with the keys", name).WithHint("name the branch with --keyring")
-	if _, ok, err := r.ref("refs/remotes/origin/" + name); err == nil && ok {
-		refusal = refusal.WithHint("there is origin/" + name + ": name it with --keyring, or git fetch origin " + name + ":" + name)
-	}
-	return git.ID{}, refusal
+	return git.ID{}, trust.Refuse("keyring-missing", r.Dir, "there is no branch %q with the keys", name).WithHint("name the branch with --keyring")
 }
 
 // Missing explains why an object may be missing, or returns "".

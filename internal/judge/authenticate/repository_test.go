@@ -143,11 +143,15 @@ func TestReferences(t *testing.T) {
 			t.Errorf("%q: %v is no refusal", bad, err)
 		}
 	}
-	if _, err := repo.Branch("keyring"); err == nil || !strings.Contains(fmt.Sprint(err.(*trust.Refusal).Hint), "origin/keyring") {
-		t.Errorf("a keyring that is only at the remote: %v", err)
+	for _, name := range []string{"end", "a/b", "origin/keyring", "keyring"} {
+		if id, err := repo.Branch(name); err != nil || id != c {
+			t.Errorf("branch %s: %s %v", name, id, err)
+		}
 	}
-	if id, err := repo.Branch("origin/keyring"); err != nil || id != c {
-		t.Errorf("%s %v", id, err)
+	for _, name := range []string{"", "t", "nokeyring", "../HEAD", "refs/heads/end"} {
+		if id, err := repo.Branch(name); err == nil {
+			t.Errorf("branch %s is %s", name, id)
+		}
 	}
 	if err := repo.Check(blob, nil); err == nil {
 		t.Error("a file was checked as a commit")
