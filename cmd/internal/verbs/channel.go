@@ -92,7 +92,7 @@ user's cache, sealed with a key in his state directory, so that the next run tak
 	}
 	f := c.Flags()
 	f.StringVarP(&repository, "repository", "r", ".", "the repository, bare or with a working tree")
-	f.StringVarP(&keyring, "keyring", "k", authenticate.DefaultKeyring, "the branch with the keys: a local one, or REMOTE/BRANCH")
+	f.StringVarP(&keyring, "keyring", "k", authenticate.DefaultKeyring, "the branch with the keys: a local one, REMOTE/BRANCH, or one of origin")
 	f.StringVarP(&end, "end", "e", "HEAD", "the commit to authenticate: its id, a tag or a branch")
 	f.StringVar(&historical, "historical-authorizations", "", "a file like .guix-authorizations with the keys that may sign where parents have none")
 	f.StringVar(&since, "since", "", "a commit: about newer ones findings refuse")
