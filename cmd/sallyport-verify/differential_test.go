@@ -315,7 +315,7 @@ func TestDifferential(t *testing.T) {
 	if accepted < all/100 || accepted > all/2 {
 		t.Errorf("%d of %d documents were accepted: the changes are not what they should be", accepted, all)
 	}
-	t.Log(fmt.Sprintf("%d of %d documents were accepted", accepted, all))
+	t.Logf("%d of %d documents were accepted", accepted, all)
 }
 
 // FuzzDifferential seeks a document that only one of the implementations takes, or that both refuse for other reasons.

@@ -115,8 +115,8 @@ func newZone(t *testing.T) *zone {
 			"[[derivation]]\nname = \"hello-1.0\"\nbuilder = \"{tool}/bin/deeds\"\nargs = [\"copy {words}/greeting $out\"]\n"),
 		"2.toml": []byte("enclave = \"demo\"\n[[source]]\nlabel = \"more\"\nname = \"more-1\"\nfrom = \"path\"\npath = \"goods/more\"\n"),
 	})
-	init := []string{"sallyport-station", "trust", "init", "--zone", "inside", "--key", z.key("olga/root"), "--threshold", "root=1", "--threshold", "allowlist/dev=2", "--policy", "quorum=2"}
-	for _, name := range []string{"olga/root", "carol/manifest", "carol/sums", "dave/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist", "erin/statement", "frank/statement", "wilma/witness", "dev/narinfo"} {
+	init := []string{"sallyport-station", "trust", "init", "--zone", "inside", "--key", z.key("olga/root"), "--threshold", "root=1", "--threshold", "order=1", "--threshold", "allowlist/dev=2", "--policy", "quorum=2"}
+	for _, name := range []string{"olga/root", "olga/order", "carol/manifest", "carol/sums", "dave/statement", "dave/allowlist", "alice/allowlist", "bob/allowlist", "erin/statement", "frank/statement", "wilma/witness", "dev/narinfo"} {
 		z.must("sallyport", "key", "generate", "--quiet", "--no-passphrase", name, z.key(name))
 		init = append(init, "--enroll", z.key(name)+".pub")
 	}
@@ -198,6 +198,12 @@ func readTree(t testing.TB, dir string) map[string][]byte {
 type forged struct {
 	*zone
 	files map[string][]byte
+}
+
+// digest is that of the root's text.
+func (f *forged) digest() string {
+	text, _, _ := strings.Cut(string(f.files["root/1"]), "\n\n")
+	return hexSum([]byte(text + "\n"))
 }
 
 func (f *forged) must(err error) { must(f.t, err) }
@@ -314,7 +320,7 @@ func TestRealZone(t *testing.T) {
 		// Somebody with write access, and no key.
 		{name: "byte of an entry", codes: "ledger-entry ledger-root statement-signature witness-fork", change: func(f *forged) {
 			b := f.files[f.bundle()]
-			at := bytes.LastIndex(b, []byte(`"sig":"`)) + 20
+			at := bytes.Index(b, []byte(`"sig":"`)) + 20
 			b[at] = map[bool]byte{true: 'B', false: 'A'}[b[at] == 'A']
 		}},
 		{name: "byte of a tile", codes: "ledger-entry", change: func(f *forged) {
@@ -326,7 +332,7 @@ func TestRealZone(t *testing.T) {
 			f.files["ledger/checkpoint"] = noteOf(text+"\n", newKey("sallyport/demo/inside"))
 		}},
 		{name: "another role in the root", codes: "root-pin", change: func(f *forged) { f.edit("root/1", "role officer olga", "role officer dave") }},
-		{name: "root of another officer", codes: "root-unsigned", change: func(f *forged) {
+		{name: "root of another officer", codes: "root-threshold", change: func(f *forged) {
 			f.note("root/1", "root/1", "\n", "\n", "dave/allowlist")
 		}},
 		{name: "root that nobody signed", codes: "root-note", change: func(f *forged) {
@@ -343,7 +349,7 @@ func TestRealZone(t *testing.T) {
 		// Officers and reviewers who sign what they must not.
 		{name: "root that no entry records", codes: "root-unrecorded", change: func(f *forged) {
 			f.note("root/1", "root/2", "version 1\n", "version 2\n", "olga/root")
-			f.note("root/2", "root/2", "previous -", "previous "+f.pin, "olga/root")
+			f.note("root/2", "root/2", "previous -", "previous "+f.digest(), "olga/root")
 		}},
 		{name: "root that follows no other", codes: "root-previous", change: func(f *forged) {
 			f.note("root/1", "root/2", "version 1\n", "version 2\n", "olga/root")
@@ -353,19 +359,19 @@ func TestRealZone(t *testing.T) {
 			f.note("allowlist/dev/1", "allowlist/dev/1", "hello-1.0.drv", "hello-1.1.drv", "alice/allowlist", "bob/allowlist")
 		}},
 		// The station with its keys, and a witness who has not looked yet.
-		{name: "entry dropped", codes: "witness-rollback", change: drop("signed")},
+		{name: "entry dropped", codes: "witness-fork", change: drop("signed")},
 		{name: "entry changed", codes: "witness-fork", change: station("inspected", `"files":`, `"files":1`)},
 		{name: "nobody imported it", codes: "approval-unshipped witness-rollback", change: func(f *forged) { f.drop("imported"); f.drop("imported") }},
-		{name: "the station imports", codes: "approval-unshipped statement-role witness-rollback", change: func(f *forged) {
+		{name: "the station imports", codes: "approval-unshipped statement-person statement-role witness-fork", change: func(f *forged) {
 			f.drop("imported")
 			f.station("imported", `"person"`, `"person"`)
 		}},
-		{name: "one approval", codes: "approval-missing witness-rollback", change: drop("approved")},
+		{name: "one approval", codes: "approval-missing witness-fork", change: drop("approved")},
 		{name: "an approval with another signature", codes: "approval-signature witness-fork", change: station("approved", `"signature":"— bob/allowlist `, `"signature":"— bob/allowlist AAAA`)},
-		{name: "nobody allowed it", codes: "allowlist-unrecorded not-allowed witness-rollback", change: drop("allowed")},
+		{name: "nobody allowed it", codes: "allowlist-unrecorded not-allowed witness-fork", change: drop("allowed")},
 		{name: "allowed by one person twice", codes: "approval-duplicate approval-missing witness-fork", change: station("allowed", `["alice","bob"]`, `["bob","bob"]`)},
-		{name: "one builder", codes: "quorum-builders witness-rollback", change: drop("built")},
-		{name: "builder of the station's", codes: "quorum-builders statement-role witness-fork", change: station("built", `"person"`, `"person"`)},
+		{name: "one builder", codes: "quorum-builders quorum-waiting witness-fork", change: drop("built")},
+		{name: "builder of the station's", codes: "quorum-builders quorum-waiting statement-person statement-role witness-fork", change: station("built", `"person"`, `"person"`)},
 		{name: "agreed on something else", codes: "quorum-dissent witness-fork", change: station("agreed", `-hello-1.0","digest"`, `-hello-1.1","digest"`)},
 		{name: "agreed by fewer", codes: "quorum-waiting witness-fork", change: func(f *forged) {
 			f.station("agreed", f.secret(f.key("frank/statement"), "frank/statement").id(), f.secret(f.key("erin/statement"), "erin/statement").id())
