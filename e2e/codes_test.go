@@ -50,7 +50,7 @@ func TestWholeWay(t *testing.T) {
 		t.Errorf("%s: %q %v", output, reason, err)
 	}
 	w.sound()
-	want := map[string]int{"created": 1, "root": 1, "inspected": 1, "imported": 1, "approved": 2, "allowed": 1, "signed": 2, "built": 2, "agreed": 1}
+	want := map[string]int{"created": 1, "root": 1, "undersigned": 1, "inspected": 1, "imported": 1, "approved": 2, "allowed": 1, "signed": 2, "built": 2, "agreed": 1}
 	if got := w.kinds("inside"); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("entries %v, want %v", got, want)
 	}
