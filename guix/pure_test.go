@@ -27,7 +27,7 @@ var forbidden = []string{"os/exec", "os/signal", "os/user", "net/http", "log", "
 func TestNothingIsOpened(t *testing.T) {
 	files := 0
 	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") || strings.HasSuffix(path.Dir(name), "test") { // what only tests stand on may
 			return err
 		}
 		files++

@@ -397,7 +397,7 @@ func (c *Child) died(read error) error {
 	// The stream ended: the child is gone, or going; one that closed its output and lives on is ended.
 	select {
 	case <-c.ended:
-	case <-time.After(time.Second):
+	case <-time.After(10 * time.Second):
 		c.kill()
 		return &DeathError{Code: DeathCrashed, Detail: "it stopped answering", Stderr: c.stderr.text()}
 	}

@@ -136,7 +136,8 @@ written to DRAFT.PERSON.sig.`,
 	var last string
 	s.needsRoot = func(*ceremony.Draft) bool { return false }
 	s.before = func(cmd *cobra.Command, d *ceremony.Draft) (*trust.Orders, error) {
-		if d.Orders.Version == 1 {
+		inZone := last == "" && (env.ZoneDir != "" || env.Getenv("SALLYPORT_ZONE") != "")
+		if d.Orders.Version == 1 && !inZone {
 			return nil, nil
 		}
 		var o *trust.Orders
@@ -153,12 +154,15 @@ written to DRAFT.PERSON.sig.`,
 				return nil, err
 			}
 		} else {
-			if env.ZoneDir == "" && env.Getenv("SALLYPORT_ZONE") == "" {
+			if !inZone {
 				return nil, frame.Usage("nothing to compare the draft with: give --zone DIR, or --last FILE with the orders in force")
 			}
-			z, _, err := enclaveZone(cmd, env)
+			z, root, err := enclaveZone(cmd, env)
 			if err != nil {
 				return nil, err
+			}
+			if d.Orders.Enclave != root.Enclave {
+				return nil, errors.Join(trust.Refuse("orders-enclave", d.Subject(), "the draft is of enclave %s, the zone of %s", d.Orders.Enclave, root.Enclave), z.Close())
 			}
 			o, err = z.LastOrders(cmd.Context())
 			if err := errors.Join(err, z.Close()); err != nil {

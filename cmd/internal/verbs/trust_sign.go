@@ -57,6 +57,9 @@ after which --ssh-signature DRAFT.sig --public PERSON.pub makes the signature fi
 			"  sallyport trust sign --ssh-signature root-2.draft.sig --public otto.root.pub root-2.draft",
 		needsRoot: func(d *ceremony.Draft) bool { return d.Root.Version > 1 },
 		describe: func(w io.Writer, in *trust.Root, d *ceremony.Draft) error {
+			if in != nil && d.Root.Enclave != in.Enclave {
+				return trust.Refuse("root-enclave", d.Subject(), "the draft is of enclave %s, the root in force of %s", d.Root.Enclave, in.Enclave)
+			}
 			if in != nil && (d.Root.Version != in.Version+1 || d.Root.Previous != in.Digest()) {
 				return trust.Refuse("root-previous", d.Subject(), "it does not follow the root in force, version %d", in.Version).WithHint("make the draft anew from the root in force")
 			}
