@@ -6,6 +6,7 @@
 //	stream_test.go   2 GB pass through in bounded memory
 //	network_test.go  what a build cannot reach, and what it cannot leave behind
 //	persons_test.go  a malicious person in every role, one at a time
+//	catalog_test.go  the catalog made again, a zone backed up and put back
 //	codes_test.go    exit codes, --json, configuration, numbers
 //
 // The goods are small: trees of a few files, and derivations whose builder is the static program in vectors/builds/builder. Everything is made when

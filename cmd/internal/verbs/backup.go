@@ -122,7 +122,7 @@ func readNotes(names []string) ([][]byte, error) {
 }
 
 func backupRestore(env *frame.Env) *cobra.Command {
-	var log, keys, public string
+	var log, keys, public, blobs string
 	var newest, roots, orders []string
 	c := &cobra.Command{
 		Use:   "restore DIR|FILE.tar NEWDIR",
@@ -133,13 +133,14 @@ func backupRestore(env *frame.Env) *cobra.Command {
 			"  it has not, or nothing is known  the zone is put back and waits for two officers' orders (exit code 4); until then it takes in roots and\n" +
 			"                                   orders, and nothing else\n" +
 			"  it is another ledger             refused, and nothing is put back\n" +
-			"Where the published directory survived, --public names it: the zone then has all that was published, and its catalog is made again.",
+			"Where the published directory survived, --public names it: the zone then has all that was published, and its catalog is made again. --blobs\n" +
+			"names a zone's cas that survived: blobs that are not in the backup are taken from there, each by its digest.",
 		Example: "  sallyport-station backup restore --newest /srv/sallyport/inside --keys /media/safe/keys /mnt/backup/inside-2026-03-01 /srv/sallyport/new\n" +
 			"  sallyport-station backup restore --newest wilma.state inside.tar /srv/sallyport/new\n" +
-			"  sallyport-station backup restore --public /srv/sallyport/inside/public inside.tar /srv/sallyport/new",
+			"  sallyport-station backup restore --public /srv/sallyport/inside/public --blobs /srv/sallyport/inside/cas inside.tar /srv/sallyport/new",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			opts := backup.RestoreOptions{Options: zoneOptions(env), Stages: stages(), Keys: keys, Public: public, Newest: slices.Clone(newest)}
+			opts := backup.RestoreOptions{Options: zoneOptions(env), Keys: keys, Public: public, Blobs: blobs, Newest: slices.Clone(newest)}
 			var err error
 			if opts.Ledger, err = ledgerFlag(log); err != nil {
 				return err
@@ -196,6 +197,7 @@ func backupRestore(env *frame.Env) *cobra.Command {
 	f.StringVar(&log, "log", "", "the ledger's checkpoint key (vkey), from paper")
 	f.StringVar(&keys, "keys", "", "directory with ledger.key and station.key, if the backup has them not")
 	f.StringVar(&public, "public", "", "the published directory, if it survived")
+	f.StringVar(&blobs, "blobs", "", "the directory of blobs, if it survived")
 	f.StringArrayVar(&newest, "newest", nil, "what is at hand of the ledger's newest state: a zone, a published directory, a checkpoint's file; may be given several times")
 	f.StringArrayVar(&roots, "root", nil, "a root that came into force after the backup; may be given several times, in their order")
 	f.StringArrayVar(&orders, "orders", nil, "orders that came into force after the backup; may be given several times, in their order")

@@ -8,12 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"sallyport/cmd/internal/frame"
-	"sallyport/internal/crossing/shipment"
-	"sallyport/internal/judge/admit"
 	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
 	"sallyport/internal/store/ledger"
-	"sallyport/internal/trust"
 )
 
 func initZone(env *frame.Env) *cobra.Command {
@@ -89,25 +86,6 @@ func zoneOptions(env *frame.Env) store.Options {
 	return store.Options{Clock: env.Clock, Rand: env.Rand, Log: env.Log()}
 }
 
-// stages tells package rebuild what it has to know of the stages above the store.
-func stages() rebuild.Stages {
-	return rebuild.Stages{
-		ImportedHint: admit.ImportedHint,
-		MaxManifest:  shipment.MaxManifest,
-		Manifest: func(file []byte) (*rebuild.Manifest, error) {
-			text, _, err := trust.SplitNote("manifest", file, shipment.MaxManifest)
-			if err != nil {
-				return nil, err
-			}
-			m, err := shipment.ParseManifest(text)
-			if err != nil {
-				return nil, err
-			}
-			return &rebuild.Manifest{Date: m.Date, Items: m.Items}, nil
-		},
-	}
-}
-
 func catalogNoun(env *frame.Env) *cobra.Command {
 	return noun("catalog", "the index of a zone, which can be made again", catalogRebuild(env), catalogUpgrade(env))
 }
@@ -138,7 +116,7 @@ func catalogRebuild(env *frame.Env) *cobra.Command {
 			p := env.Progress("rebuild", 0)
 			p.Unit("entries")
 			var last int64
-			r, err := rebuild.Run(cmd.Context(), dir, stages(), store.ReplaceOptions{Options: zoneOptions(env), Progress: func(done, total int64) {
+			r, err := rebuild.Run(cmd.Context(), dir, store.ReplaceOptions{Options: zoneOptions(env), Progress: func(done, total int64) {
 				p.Total(total)
 				p.Add(done - last)
 				last = done

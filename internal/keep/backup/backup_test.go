@@ -20,43 +20,10 @@ import (
 
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/keep/backup"
-	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
-
-func stages() rebuild.Stages {
-	return rebuild.Stages{
-		ImportedHint: func(n int64) string { return fmt.Sprintf("imported/%d", n) },
-		MaxManifest:  trust.MaxListSize,
-		Manifest: func(file []byte) (*rebuild.Manifest, error) {
-			text, _, err := trust.SplitNote("manifest", file, trust.MaxListSize)
-			if err != nil {
-				return nil, err
-			}
-			m := &rebuild.Manifest{}
-			for line := range strings.Lines(string(text)) {
-				line = strings.TrimSuffix(line, "\n")
-				if date, ok := strings.CutPrefix(line, "date "); ok {
-					if m.Date, err = trust.ParseDate(date); err != nil {
-						return nil, err
-					}
-				}
-				text, ok := strings.CutPrefix(line, "item ")
-				if !ok {
-					continue
-				}
-				it, err := trust.ParseItem(text)
-				if err != nil {
-					return nil, err
-				}
-				m.Items = append(m.Items, it)
-			}
-			return m, nil
-		},
-	}
-}
 
 // childEnv makes this test binary a process that backs a zone up, or puts one back, until it is killed: WHAT:FROM:TO.
 const childEnv = "SALLYPORT_BACKUP_CHILD"
@@ -139,7 +106,7 @@ func (b *bench) witness() []byte {
 func (b *bench) restore(from string, opts backup.RestoreOptions) (*backup.Restored, string, error) {
 	b.t.Helper()
 	to := filepath.Join(b.t.TempDir(), "zone")
-	opts.Clock, opts.Stages = b.Clock, stages()
+	opts.Clock = b.Clock
 	r, err := backup.Restore(b.t.Context(), from, to, opts)
 	if _, gone := os.Stat(to); err != nil && gone == nil {
 		b.t.Errorf("something is left of a restore that failed: %v", err)
@@ -655,6 +622,28 @@ func TestSurvived(t *testing.T) {
 	}
 	// And one that is older than the backup is no help.
 	if _, _, err := b.restore(b.create("newer", true), backup.RestoreOptions{Public: survivor}); code(err) != "ledger-rollback" {
+		t.Error(err)
+	}
+	// Blobs that came after the backup are needed, too: they are taken from what survived, but for those that rotted.
+	late := b.Put([]byte("late\n"))
+	b.Commit(func(tx *store.Tx) error {
+		return errors.Join(
+			tx.Statement(statement.KindInspected, []statement.Subject{{Name: "x", SHA256: late}}, map[string]any{"files": int64(0), "bytes": int64(0), "findings": map[string]any{}, "confinement": map[string]any{}, "report": late.String()}),
+			tx.Attach(t.Context(), late))
+	})
+	blobs := filepath.Join(t.TempDir(), "cas")
+	b.must(os.CopyFS(blobs, os.DirFS(filepath.Join(b.Zone.Dir, "cas"))))
+	public := filepath.Join(b.Zone.Dir, "public")
+	if _, _, err := b.restore(from, backup.RestoreOptions{Public: public}); code(err) != "rebuild-missing" {
+		t.Error(err)
+	}
+	if r, _, err := b.restore(from, backup.RestoreOptions{Public: public, Blobs: blobs}); err != nil || r.Blobs < 1 || len(r.Lost) > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	rotten := filepath.Join(blobs, late.String()[:2], late.String())
+	b.must(os.Remove(rotten))
+	b.must(os.WriteFile(rotten, []byte("rot!\n"), 0o644))
+	if _, _, err := b.restore(from, backup.RestoreOptions{Public: public, Blobs: blobs}); code(err) != "rebuild-missing" {
 		t.Error(err)
 	}
 }

@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
+	"sallyport/internal/store/cas"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
@@ -20,10 +22,10 @@ import (
 // RestoreOptions are what putting a backup back needs.
 type RestoreOptions struct {
 	store.Options
-	Stages   rebuild.Stages
 	Ledger   trust.VKey // the ledger's key, from paper; zero: the one in the backup
 	Keys     string     // a directory with ledger.key and station.key; empty: those in the backup
 	Public   string     // the published directory that survived; empty: that of the backup
+	Blobs    string     // a directory of blobs (a zone's cas) that survived: those that the backup has not are taken from there; empty: none
 	Newest   []string   // what is at hand of the log's newest state: zones, published directories, checkpoints' files
 	Roots    [][]byte   // newer roots, in their order
 	Orders   [][]byte   // newer orders, in their order
@@ -34,6 +36,7 @@ type RestoreOptions struct {
 type Restored struct {
 	*Checked
 	Evidence int64 // the largest size of the ledger that is known of; 0: nothing was at hand
+	Blobs    int64 // that were taken from what survived
 	Rebuilt  bool  // the catalog was made again from the published directory that survived
 	Waits    bool  // for officers' orders that name End
 	End      ledger.Checkpoint
@@ -90,8 +93,18 @@ func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Re
 		}
 	}
 	out := &Restored{}
+	if opts.Blobs != "" {
+		if out.Blobs, err = blobs(ctx, zone, opts); err != nil {
+			return nil, err
+		}
+	}
 	if out.Checked, err = check(ctx, zone, m, opts.Ledger); err != nil {
 		return nil, err
+	}
+	if store, err := cas.Open(filepath.Join(zone, "cas")); err != nil {
+		return nil, err
+	} else if out.Blobs > 0 {
+		out.Lost = slices.DeleteFunc(out.Lost, func(d trust.Digest) bool { _, ok := store.Has(d); return ok })
 	}
 	if err := keys(zone, m, opts.Keys); err != nil {
 		return nil, err
@@ -106,7 +119,7 @@ func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Re
 		return nil, err
 	}
 	if opts.Public != "" {
-		if _, err := rebuild.Run(ctx, zone, opts.Stages, store.ReplaceOptions{Options: opts.Options}); err != nil {
+		if _, err := rebuild.Run(ctx, zone, store.ReplaceOptions{Options: opts.Options}); err != nil {
 			return nil, err
 		}
 		out.Rebuilt = true
@@ -181,6 +194,49 @@ func keys(zone string, m *Manifest, from string) error {
 	return bad.Err()
 }
 
+// blobs takes what the backup has not from a directory of blobs that survived. Each is read and hashed; one that rotted is left out.
+func blobs(ctx context.Context, zone string, opts RestoreOptions) (taken int64, err error) {
+	// A directory that is only looked at: it may lie on a medium that cannot be written.
+	to, err := cas.Open(filepath.Join(zone, "cas"))
+	if err != nil {
+		return 0, err
+	}
+	err = filepath.WalkDir(opts.Blobs, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		want, notBlob := trust.ParseDigest(e.Name())
+		if notBlob != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		if _, ok := to.Has(want); ok {
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		fi, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		err = to.Put(f, want, fi.Size())
+		var rotten *cas.MismatchError
+		switch {
+		case errors.As(err, &rotten):
+			return nil // whoever needs it says that it is missing
+		case err == nil:
+			taken++
+			if opts.Progress != nil {
+				opts.Progress(fi.Size(), e.Name())
+			}
+		}
+		return err
+	})
+	return taken, err
+}
+
 // survived puts a published directory in the place of the backup's. The catalog has to be made again from it.
 func survived(zone string, m *Manifest, opts RestoreOptions) error {
 	key, err := ledgerKey(zone, opts.Ledger)
@@ -251,7 +307,8 @@ func evidence(path string, key trust.VKey) (ledger.Checkpoint, fs.FS, error) {
 		c, err := ledger.OpenCheckpoint(note, key.Name, key)
 		return c, nil, err
 	}
-	for _, sub := range []string{".", "ledger", "public/ledger"} {
+	// A published ledger, what holds one, or a witness's memory, which has no tiles.
+	for _, sub := range []string{".", "ledger", "public/ledger", strings.TrimPrefix(key.Name, "sallyport/")} {
 		files := os.DirFS(filepath.Join(path, filepath.FromSlash(sub)))
 		if _, err := fs.Stat(files, "checkpoint"); err != nil {
 			continue
@@ -260,9 +317,12 @@ func evidence(path string, key trust.VKey) (ledger.Checkpoint, fs.FS, error) {
 		if err != nil {
 			return ledger.Checkpoint{}, nil, err
 		}
+		if _, err := fs.Stat(files, "tile"); err != nil {
+			files = nil
+		}
 		return log.Checkpoint(), files, nil
 	}
-	return ledger.Checkpoint{}, nil, errors.New("there is no published ledger in it")
+	return ledger.Checkpoint{}, nil, errors.New("there is no published ledger in it, and no witness's memory of this one")
 }
 
 // goOn opens the zone, which waits if entries may be lost, and takes in what officers have signed since.

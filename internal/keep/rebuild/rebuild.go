@@ -52,10 +52,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"sallyport/guix/narinfo"
 	"sallyport/guix/storepath"
+	"sallyport/internal/crossing/shipment"
+	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/store/attach"
 	"sallyport/internal/store/cas"
@@ -64,30 +65,14 @@ import (
 	"sallyport/internal/trust/statement"
 )
 
-// A Manifest is what the catalog keeps of a manifest.
-type Manifest struct {
-	Date  time.Time
-	Items []trust.Item
-}
-
-// Stages are what the store cannot know of the stages that stand above it.
-type Stages struct {
-	// Manifest reads a manifest's file. That it was let in is in the ledger; who signed it is not asked again.
-	Manifest func(file []byte) (*Manifest, error)
-	// ImportedHint names the setting that says where the entry "imported" of a shipment stands.
-	ImportedHint func(shipment int64) string
-	// MaxManifest bounds a manifest's file.
-	MaxManifest int64
-}
-
 // Run replaces the catalog of the zone in dir.
-func Run(ctx context.Context, dir string, stages Stages, opts store.ReplaceOptions) (*store.Replaced, error) {
-	return store.Replace(ctx, dir, opts, func(ctx context.Context, r *store.Replacement) error { return Fill(ctx, r, stages) })
+func Run(ctx context.Context, dir string, opts store.ReplaceOptions) (*store.Replaced, error) {
+	return store.Replace(ctx, dir, opts, Fill)
 }
 
 // Fill makes the rows of a new catalog.
-func Fill(ctx context.Context, r *store.Replacement, stages Stages) error {
-	p := &replay{r: r, stages: stages, reports: map[trust.Digest]trust.Digest{}}
+func Fill(ctx context.Context, r *store.Replacement) error {
+	p := &replay{r: r, reports: map[trust.Digest]trust.Digest{}}
 	err := r.Entries(ctx, func(index int64, leaf []byte) error {
 		e, err := statement.ParseEnvelope(leaf)
 		if err != nil {
@@ -113,7 +98,6 @@ func Fill(ctx context.Context, r *store.Replacement, stages Stages) error {
 // A replay goes through the ledger.
 type replay struct {
 	r       *store.Replacement
-	stages  Stages
 	bad     trust.Refusals
 	reports map[trust.Digest]trust.Digest // findings, by the manifest
 	deed    string                        // the published file of the deed whose entries are being read
@@ -375,12 +359,17 @@ func (p *replay) rejected(ctx context.Context, shipment int64) error {
 }
 
 // manifest reads the manifest of a shipment. nil means that it was refused.
-func (p *replay) manifest(index int64, digest trust.Digest) (*Manifest, error) {
-	file, err := p.blob(index, "a manifest", digest, p.stages.MaxManifest)
+// That it was let in is in the ledger; who signed it is not asked again.
+func (p *replay) manifest(index int64, digest trust.Digest) (*shipment.Manifest, error) {
+	file, err := p.blob(index, "a manifest", digest, shipment.MaxManifest)
 	if err != nil || file == nil {
 		return nil, err
 	}
-	return p.stages.Manifest(file)
+	body, _, err := trust.SplitNote("manifest", file, shipment.MaxManifest)
+	if err != nil {
+		return nil, err
+	}
+	return shipment.ParseManifest(body)
 }
 
 func (p *replay) imported(ctx context.Context, index int64, digest trust.Digest, s *statement.Statement) error {
@@ -391,7 +380,7 @@ func (p *replay) imported(ctx context.Context, index int64, digest trust.Digest,
 	}
 	date := text(s, "time")
 	if err := errors.Join(
-		p.r.Exec(ctx, "INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", p.stages.ImportedHint(n), strconv.FormatInt(index, 10)),
+		p.r.Exec(ctx, "INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", admit.ImportedHint(n), strconv.FormatInt(index, 10)),
 		p.r.Exec(ctx, "INSERT INTO shipment (number, manifest, state, importer, date, items, bytes) VALUES (?, ?, 'quarantined', ?, ?, ?, ?)",
 			n, digest.String(), text(s, "person"), date, number(s, "items"), number(s, "bytes"))); err != nil {
 		return err
@@ -426,7 +415,7 @@ func (p *replay) imported(ctx context.Context, index int64, digest trust.Digest,
 	return nil
 }
 
-func (p *replay) itemsOf(ctx context.Context, n int64, m *Manifest) error {
+func (p *replay) itemsOf(ctx context.Context, n int64, m *shipment.Manifest) error {
 	for _, it := range m.Items {
 		if err := p.r.Exec(ctx, "INSERT OR IGNORE INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)", n, it.SHA256.String(), it.Name); err != nil {
 			return err

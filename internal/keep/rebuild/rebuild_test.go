@@ -26,39 +26,6 @@ import (
 	"sallyport/internal/trust/statement"
 )
 
-// stages are what the stages above would say.
-func stages() rebuild.Stages {
-	return rebuild.Stages{
-		ImportedHint: func(n int64) string { return fmt.Sprintf("imported/%d", n) },
-		MaxManifest:  trust.MaxListSize,
-		Manifest: func(file []byte) (*rebuild.Manifest, error) {
-			text, _, err := trust.SplitNote("manifest", file, trust.MaxListSize)
-			if err != nil {
-				return nil, err
-			}
-			m := &rebuild.Manifest{}
-			for line := range strings.Lines(string(text)) {
-				line = strings.TrimSuffix(line, "\n")
-				if date, ok := strings.CutPrefix(line, "date "); ok {
-					if m.Date, err = trust.ParseDate(date); err != nil {
-						return nil, err
-					}
-				}
-				text, ok := strings.CutPrefix(line, "item ")
-				if !ok {
-					continue
-				}
-				it, err := trust.ParseItem(text)
-				if err != nil {
-					return nil, err
-				}
-				m.Items = append(m.Items, it)
-			}
-			return m, nil
-		},
-	}
-}
-
 // childEnv makes this test binary a process that rebuilds a zone until it is killed.
 const childEnv = "SALLYPORT_REBUILD_CHILD"
 
@@ -75,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(dir string) (*store.Replaced, error) {
-	return rebuild.Run(context.Background(), dir, stages(), store.ReplaceOptions{Options: store.Options{Clock: func() time.Time { return enclavetest.Epoch.Add(24 * time.Hour) }}})
+	return rebuild.Run(context.Background(), dir, store.ReplaceOptions{Options: store.Options{Clock: func() time.Time { return enclavetest.Epoch.Add(24 * time.Hour) }}})
 }
 
 // lived makes an inside zone with documents, shipments, votes, narinfos and a cosignature, and closes it. That the stages write these
