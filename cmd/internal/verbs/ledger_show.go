@@ -1,6 +1,7 @@
 package verbs
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +34,11 @@ func (f *filter) flags(c *cobra.Command) {
 	c.Flags().Int64Var(&f.shipment, "shipment", 0, "only entries about this shipment")
 	c.Flags().StringVar(&f.since, "since", "", "only entries from this time on: 2026-03-01, 2026-03-01T09:00:00Z, or 36h or 7d ago")
 	c.Flags().StringVar(&f.until, "until", "", "only entries before this time")
+}
+
+// isEmpty says that every entry is wanted.
+func (f *filter) isEmpty() bool {
+	return len(f.kinds) == 0 && f.person == "" && f.item == "" && f.shipment == 0 && f.since == "" && f.until == ""
 }
 
 // compile checks the flags and makes one question of them.
@@ -133,21 +139,28 @@ verifies stands in the JSON as "signature", and is said aloud where it does not.
 			if from > c.Size {
 				return frame.Usage("--from %d: the ledger has %d entries", from, c.Size)
 			}
-			var kept []*siem.Record
+			if last > 0 && f.isEmpty() {
+				from = max(from, c.Size-int64(last))
+			}
+			show := func(e shown) error {
+				return printRecord(env, siem.NewRecord(c.Origin, e.index, e.leaf, e.hash, l.keys))
+			}
+			var kept []shown
 			p := env.Progress("reading "+c.Origin, 0)
 			defer p.Done()
 			err = log.Range(cmd.Context(), from, c.Size, func(index int64, leaf []byte, hash tlog.Hash) error {
 				p.Add(int64(len(leaf)))
-				// Most entries may not be wanted: the signature is looked at afterwards.
-				r := siem.NewRecord(c.Origin, index, leaf, hash, nil)
-				if !wanted(r) {
+				// Most entries may not be wanted: the signature, which takes longest, is looked at afterwards.
+				if !f.isEmpty() && !wanted(siem.NewRecord(c.Origin, index, leaf, hash, nil)) {
 					return nil
 				}
-				r = siem.NewRecord(c.Origin, index, leaf, hash, l.keys)
+				e := shown{index, leaf, hash}
 				if last == 0 {
-					return printRecord(env, r)
+					return show(e)
 				}
-				if kept = append(kept, r); len(kept) > 2*last {
+				// A leaf shares the memory of its bundle, which is not to be held for it.
+				e.leaf = bytes.Clone(leaf)
+				if kept = append(kept, e); len(kept) > 2*last {
 					kept = append(kept[:0], kept[len(kept)-last:]...)
 				}
 				return nil
@@ -155,8 +168,8 @@ verifies stands in the JSON as "signature", and is said aloud where it does not.
 			if err != nil {
 				return err
 			}
-			for _, r := range kept[max(0, len(kept)-last):] {
-				if err := printRecord(env, r); err != nil {
+			for _, e := range kept[max(0, len(kept)-last):] {
+				if err := show(e); err != nil {
 					return err
 				}
 			}
@@ -168,6 +181,13 @@ verifies stands in the JSON as "signature", and is said aloud where it does not.
 	f.flags(c)
 	src.flags(c)
 	return c
+}
+
+// A shown is an entry that was proven to be in the ledger.
+type shown struct {
+	index int64
+	leaf  []byte
+	hash  tlog.Hash
 }
 
 func printRecord(env *frame.Env, r *siem.Record) error {

@@ -64,10 +64,21 @@ func NewRecord(origin string, index int64, leaf []byte, hash tlog.Hash, keys Key
 		r.Subjects = append(r.Subjects, Subject{sub.Name, sub.SHA256.String()})
 	}
 	if keys != nil {
-		_, _, err := e.VerifyKeys(keys...)
+		_, _, err := e.VerifyKeys(keys.of(r.Key)...)
 		r.Signature = verdict(err)
 	}
 	return r
+}
+
+// of are the keys with a name; a signature by none of them is by no key that is known.
+func (keys Keys) of(id string) (list []trust.VKey) {
+	name, _, _ := strings.Cut(id, "+")
+	for _, k := range keys {
+		if k.Name == name {
+			list = append(list, k)
+		}
+	}
+	return list
 }
 
 func verdict(err error) string {
