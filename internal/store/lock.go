@@ -54,7 +54,7 @@ func (z *Zone) LockContext(ctx context.Context, name string) (unlock func(), err
 			return unlock, err
 		}
 		if 2*poll >= maxLockPoll && poll < maxLockPoll {
-			z.log.Info("waiting for a lock", "lock", name, "holder", locked.Holder)
+			z.log.Warn("waiting for a lock", "lock", name, "holder", locked.Holder)
 		}
 		timer := time.NewTimer(poll)
 		select {

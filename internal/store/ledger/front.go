@@ -84,7 +84,7 @@ func (f *Front) Append(leaves [][]byte, hashes []tlog.Hash) ([]TileFile, error) 
 		f.size++
 		if f.size%TileWidth == 0 {
 			out = append(out, TileFile{tlog.Tile{H: Height, L: entriesLevel, N: n / TileWidth, W: TileWidth}, f.bundle})
-			f.bundle = nil
+			f.bundle = make([]byte, 0, len(f.bundle)+len(f.bundle)/8) // the next one will be about as large
 		}
 		for level := 0; level < len(f.tiles) && len(f.tiles[level]) == TileWidth*tlog.HashSize; level++ {
 			out = append(out, TileFile{tlog.Tile{H: Height, L: level, N: n >> (Height * (level + 1)), W: TileWidth}, f.tiles[level]})
