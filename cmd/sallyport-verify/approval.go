@@ -130,7 +130,7 @@ func (a *audit) allow(e *entry) error {
 		return wrong
 	}
 	wrong = append(a.approvedBy(e, list, by), a.twoDoors(before, list, by)...)
-	return append(wrong, a.classes(before, list)...).err()
+	return append(wrong, a.classes(before, list).sorted()...).err()
 }
 
 // approvedBy compares the persons of an allowed entry with the approved entries before it and the signatures under the note.

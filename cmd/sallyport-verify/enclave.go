@@ -38,7 +38,7 @@ type audit struct {
 	recalls    map[string]*recall     // all that orders name, by content and by name; and what follows from these, by name
 	recorded   map[recalledItem]int   // entries that tell of a recall
 	restored   map[tree]bool          // by entries
-	relied     map[string]int64       // by track: the last approval by which something was signed
+	cosigned   []cosigned             // by entries
 }
 
 // now is the root in force. Before the ledger records a root, it is the first.
@@ -96,8 +96,10 @@ func (a *audit) entry(e *entry) {
 		a.approvals[approval{e.text("track"), e.number("version"), e.subjects[0].digest, e.text("person")}] = approved{e.text("signature"), e.index}
 	case "allowed":
 		err = a.allow(e)
-	case "released", "signed":
+	case "signed":
 		err = a.signed(e)
+	case "witnessed":
+		err = a.witnessed(e)
 	case "built":
 		a.say(e)
 	case "agreed":
@@ -172,15 +174,17 @@ func (a *audit) officers() {
 		}
 		a.undersigned("orders", o.header, o.note, keys)
 	}
+	var wrong faults
 	for u := range a.signatures {
 		subject := fmt.Sprintf("%s %d", u.document, u.version)
 		h, in := a.inForce(u.document, u.version)
 		if in && h.digest == u.digest {
-			a.rep.refuse("undersigned-signature", subject, "an undersigned entry has a signature by %s that does not count, or does not stand under it: %.200q", u.person, u.line)
+			wrong.add("undersigned-signature", subject, "an undersigned entry has a signature by %s that does not count, or does not stand under it: %.200q", u.person, u.line)
 		} else {
 			a.rep.notice("undersigned", subject, "%s signed a text of this number that did not come into force, its digest is %s", u.person, u.digest)
 		}
 	}
+	_ = a.rep.judge(wrong.sorted())
 }
 
 // inForce returns a root or orders, if they came into force.
@@ -219,8 +223,8 @@ func (a *audit) restore(e *entry) error {
 	return refuse("restored-unordered", e.String(), "no orders in force tell of a tree of %d entries that was put back", e.number("size"))
 }
 
-// trees holds those that were put back, and those that witnesses cosigned, against the present one, once it was read.
-func (a *audit) trees(cosigned []cosigned) error {
+// trees compares those that were put back, and those that witnesses cosigned, with the present one, once it was read.
+func (a *audit) trees(found []cosigned) error {
 	for t := range a.restored {
 		if in, err := a.contains(t); err != nil {
 			return a.rep.judge(err)
@@ -228,8 +232,7 @@ func (a *audit) trees(cosigned []cosigned) error {
 			a.rep.refuse("restored-fork", "ledger", "the tree of %d entries that was put back is not in the present one", t.size)
 		}
 	}
-	seen := map[string]int64{}
-	for _, c := range cosigned {
+	for _, c := range append(found, a.cosigned...) {
 		in, err := a.contains(c.tree)
 		if err != nil {
 			return a.rep.judge(err)
@@ -237,24 +240,12 @@ func (a *audit) trees(cosigned []cosigned) error {
 		gone := slices.ContainsFunc(slices.Collect(maps.Keys(a.restored)), func(t tree) bool { return t.size < c.size })
 		switch {
 		case in:
-			seen[c.witness] = max(seen[c.witness], c.size)
 		case gone:
 			a.rep.notice("restored", c.witness, "cosigned %d entries, of which some were given up when the ledger was put back", c.size)
 		case c.size > a.head.size:
 			a.rep.refuse("witness-rollback", c.witness, "cosigned %d entries; now there are %d", c.size, a.head.size)
 		default:
 			a.rep.refuse("witness-fork", c.witness, "cosigned tree %s; the first %d entries now make another", c.root, c.size)
-		}
-	}
-	newest := a.chain[len(a.chain)-1]
-	for track, index := range a.relied {
-		seats := map[string]bool{}
-		for witness, size := range seen {
-			seats[newest.seat("witness", witness)] = seats[newest.seat("witness", witness)] || size > index
-		}
-		maps.DeleteFunc(seats, func(_ string, covers bool) bool { return !covers })
-		if need := newest.policies["cosigned-"+track]; int64(len(seats)) < need {
-			a.rep.refuse("witness-missing", "track "+track, "its key signed by the approval in entry %d, which %d of %d witnesses have cosigned", index, len(seats), need)
 		}
 	}
 	return nil
@@ -274,9 +265,11 @@ func (a *audit) recallsRecorded() {
 			delete(a.recorded, what)
 		}
 	}
+	var wrong faults
 	for what := range a.recorded {
-		a.rep.refuse("recalled-unordered", fmt.Sprintf("orders %d", what.version), "do not newly recall %.300q, as a recalled entry says", what.name)
+		wrong.add("recalled-unordered", fmt.Sprintf("orders %d", what.version), "do not newly recall %.300q, as a recalled entry says", what.name)
 	}
+	_ = a.rep.judge(wrong.sorted())
 }
 
 // tell lists what people should look at in every report: the orders in force, recalls apart, and what of the recalled went out before.
@@ -373,7 +366,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 		ledger: &ledger{dir: pub, under: "ledger", head: now, rep: rep, keys: map[string][]*key{}, persons: o.signatures == "persons"},
 		pub:    pub, chain: chain, orders: ordered, manifests: manifests, imports: map[int64]*imported{}, brought: map[string][]*imported{},
 		approvals: map[approval]approved{}, allowed: map[string]*allowlist{}, versions: map[string]int64{}, built: map[string][]word{},
-		signatures: map[undersigned]bool{}, recalls: map[string]*recall{}, recorded: map[recalledItem]int{}, restored: map[tree]bool{}, relied: map[string]int64{},
+		signatures: map[undersigned]bool{}, recalls: map[string]*recall{}, recorded: map[recalledItem]int{}, restored: map[tree]bool{},
 	}
 	a.each = a.entry
 	var checkpoints []*key // what a witness keeps may be signed by a key of an older root
@@ -387,7 +380,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 			}
 		}
 	}
-	cosigned, err := cosignatures(pub, now, checkpoints, newest.signers("witness", ""), o.witnesses, rep)
+	witnesses, err := cosignatures(pub, now, checkpoints, newest.signers("witness", ""), o.witnesses, rep)
 	if err != nil {
 		return err
 	}
@@ -405,7 +398,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 	if !a.whole {
 		return nil
 	}
-	if err := a.trees(cosigned); err != nil {
+	if err := a.trees(witnesses); err != nil {
 		return err
 	}
 	a.officers()

@@ -176,9 +176,7 @@ type manifest struct {
 func parseManifest(text, subject string) (*manifest, error) {
 	l := read("manifest", subject, text, maxListText)
 	m := &manifest{header: l.header("sallyport manifest v1", "enclave", "shipment", "date", "previous")}
-	if m.version > maxShipment {
-		l.bad("number", "%d is above %d", m.version, int64(maxShipment))
-	}
+	l.refuse(m.version > maxShipment, "number", "%d is above %d", m.version, int64(maxShipment))
 	for n, below := 0, m.version; l.more() && strings.HasPrefix(l.text[l.pos:], "recent "); n++ {
 		f := match(l.next(), "recent, number, date")
 		if f == nil {

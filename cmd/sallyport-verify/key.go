@@ -12,7 +12,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"math/big"
 	"slices"
 	"strings"
@@ -34,7 +33,6 @@ const (
 var vkeyTypes = map[string]string{plain: "\x01", cosignature: "\x04", p256: "\xffsallyport-p256", sshsig: "\xffsallyport-sshsig", mldsa87: "\xffsallyport-mldsa87"}
 
 const (
-	maxVKey   = 4096
 	maxSSHSig = 1024
 	mldsaKey  = 2592
 	mldsaSig  = 4627
@@ -67,7 +65,9 @@ func parseVKey(s string) (*key, bool) {
 	bytes, ok := decode64(b64)
 	h := sha256.Sum256(slices.Concat([]byte(name+"\n"), bytes))
 	k := &key{name: name, id: fmt.Sprintf("%s+%x", name, h[:4]), hash: binary.BigEndian.Uint32(h[:])}
-	if !ok || len(s) > maxVKey || k.id+"+"+b64 != s {
+	owner, context, _ := strings.Cut(name, "/")
+	named := is("origin", name) || is("name", owner) && is("context", context)
+	if !ok || !named || k.id+"+"+b64 != s {
 		return k, false
 	}
 	for kind, prefix := range vkeyTypes {
@@ -173,7 +173,7 @@ func sshString(s string) string {
 func (k *key) verify(message, sig []byte) bool {
 	switch k.kind {
 	case cosignature:
-		if len(sig) != 8+ed25519.SignatureSize || binary.BigEndian.Uint64(sig) > math.MaxInt64 {
+		if len(sig) != 8+ed25519.SignatureSize || binary.BigEndian.Uint64(sig) > maxNumber {
 			return false
 		}
 		return k.verifyEdwards(append(fmt.Appendf(nil, "cosignature/v1\ntime %d\n", binary.BigEndian.Uint64(sig)), message...), sig[8:])

@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+)
+
+const (
+	maxSignatures    = 100
+	maxSigLines      = 1 << 20 // bytes of them
+	maxKeyName       = 128
+	maxSignatureLine = 8192 // bytes of hash and signature
 )
 
 // note is a signed note taken apart. It says nothing yet about who signed.
@@ -49,7 +54,7 @@ func parseSignature(line string) (signature, bool) {
 	signed, dash := strings.CutPrefix(line, "— ")
 	name, b64, _ := strings.Cut(signed, " ")
 	raw, ok := decode64(b64)
-	if !dash || !ok || len(raw) < 5 || name == "" || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 || r == '+' || unicode.IsSpace(r) }) {
+	if !dash || !ok || len(raw) < 5 || len(raw) > maxSignatureLine || name == "" || len(name) > maxKeyName || !isPrintable(name) || strings.Contains(name, "+") {
 		return signature{}, false
 	}
 	return signature{name, line, binary.BigEndian.Uint32(raw), raw[4:], nil}, true

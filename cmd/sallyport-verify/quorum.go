@@ -2,6 +2,8 @@ package main
 
 import (
 	"cmp"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -69,7 +71,7 @@ func (a *audit) decide(subject, drv string, digests []string) (said []word, wron
 	if have := a.seats(builders); len(wrong) == 0 && have < a.now().policies["quorum"] {
 		wrong.add("quorum-waiting", subject, "%d of %d builders", have, a.now().policies["quorum"])
 	}
-	return said, wrong
+	return said, wrong.sorted()
 }
 
 func (a *audit) seats(builders []*key) int64 { return int64(len(a.now().seats("builder", builders))) }
@@ -167,16 +169,9 @@ func (a *audit) follow(of string, r *recall) {
 	}
 }
 
-// signed is the track's key at work: after a recall it must not be, and it relies on approvals that witnesses may have to see.
+// signed is a track's key at work. It must not sign what was recalled, nor by a list whose approvals too few witnesses have seen.
 func (a *audit) signed(e *entry) error {
-	// A promotion is signed for when its witnesses have seen it, and not before.
-	if e.kind == "released" {
-		return nil
-	}
 	track := e.text("track")
-	if list := a.allowed[track]; list != nil {
-		a.relied[track] = list.approved
-	}
 	var wrong faults
 	for _, s := range e.subjects {
 		switch r := a.recalls[s.name]; {
@@ -186,6 +181,36 @@ func (a *audit) signed(e *entry) error {
 		default:
 			a.rep.notice("recalled", e.String(), "signed %.300q for %s before orders %d recalled it: %s", s.name, track, r.version, r.reason)
 		}
+	}
+	if list, need := a.allowed[track], a.now().policies["cosigned-"+track]; list != nil && need > 0 {
+		seats := map[string]bool{}
+		for _, c := range a.cosigned {
+			if c.size > list.approved {
+				seats[a.now().seat("witness", c.witness)] = true
+			}
+		}
+		if int64(len(seats)) < need {
+			wrong.add("witness-missing", e.String(), "signs by an approval in entry %d, which %d of %d witnesses had cosigned", list.approved, len(seats), need)
+		}
+	}
+	return wrong.err()
+}
+
+// witnessed takes what a witness cosigned. Whether it is a tree of this ledger is seen when all is read.
+func (a *audit) witnessed(e *entry) error {
+	raw, _ := hex.DecodeString(e.subjects[0].digest)
+	t := tree{e.number("size"), hash(raw)}
+	text := fmt.Sprintf("%s\n%d\n%s\n", a.head.origin, t.size, t.root)
+	n, err := parseNote([]byte(text+"\n"+e.text("signature")+"\n"), "checkpoint", e.String())
+	if err != nil {
+		return err
+	}
+	by, _, wrong := n.by(a.now().signers("witness", ""))
+	if len(wrong) == 0 && (len(by) == 0 || by[0].key.owner != e.text("person")) {
+		wrong.add("checkpoint-unsigned", e.String(), "is not cosigned by %s, as a witness of root %d", e.text("person"), a.now().version)
+	}
+	if len(wrong) == 0 {
+		a.cosigned = append(a.cosigned, cosigned{t, by[0].key.owner})
 	}
 	return wrong.err()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,14 @@ func (f *faults) unless(ok bool, h *header, code, format string, args ...any) {
 	if !ok {
 		f.add(h.area+"-"+code, h.subject, format, args...)
 	}
+}
+
+// sorted is for faults that were found in the random order of a map.
+func (f faults) sorted() faults {
+	slices.SortFunc(f, func(a, b fault) int {
+		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Detail, b.Detail))
+	})
+	return f
 }
 
 // err is nil if there are none.

@@ -98,7 +98,9 @@ func parseRoot(text, subject string) (*root, error) {
 	if l.dead || l.has("root-syntax") {
 		return nil, l.end() // what is missing may have been said in a line that nobody understands
 	}
+	found := len(l.faults)
 	r.judge(l, exclusive)
+	l.sort(found)
 	return r, l.end()
 }
 

@@ -12,14 +12,12 @@ import (
 )
 
 const (
-	maxNumber     = 1 << 62 // the largest size or number in a document
-	maxSignatures = 100     // of a note
-	maxSigLines   = 1 << 20 // bytes of them
-	maxName       = 32      // of a person, an enclave, a track, a policy
-	maxChannel    = 64
-	maxReason     = 500
-	maxStoreName  = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
-	storeHash     = 32
+	maxNumber    = 1 << 62 // the largest size or number in a document
+	maxName      = 32      // of a person, an enclave, a track, a policy
+	maxChannel   = 64
+	maxReason    = 500
+	maxStoreName = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
+	storeHash    = 32
 )
 
 // is tells whether s is a value of this sort. All documents and statements share these sorts, and each value has one spelling.
@@ -255,17 +253,15 @@ var headerForms = map[string]string{"enclave": "enclave, name", "track": "track,
 	"date": "date, date", "root": "root, number", "orders": "orders, count", "previous": "previous, previous"}
 
 func (l *lines) header(first string, fields ...string) header {
-	if line := l.next(); line != first {
-		l.fail("%.200q instead of %q", line, first)
-	}
+	line := l.next()
+	l.refuse(l.area == "manifest" && line != first && strings.HasPrefix(line, "sallyport manifest v"), "format", "%.200q is of another format", line)
+	l.refuse(line != first, "syntax", "%.200q instead of %q", line, first)
 	v := map[string]string{}
 	for _, name := range fields {
 		v[name] = l.field(headerForms[name])
 	}
 	h := header{l.area, l.subject, digestOf(l.text), v["enclave"], v["track"], v["date"], v["previous"], number(v["version"] + v["shipment"]), number(v["root"]), number(v["orders"])}
-	if !l.dead && (h.version == 1) != (h.previous == "-") {
-		l.bad("previous", "is %s in number %d", h.previous, h.version)
-	}
+	l.refuse((h.version == 1) != (h.previous == "-"), "previous", "is %s in number %d", h.previous, h.version)
 	return h
 }
 
@@ -306,6 +302,9 @@ func (l *lines) body(most int, take func(line string) bool) {
 		}
 	}
 }
+
+// sort puts what was found in the random order of maps, since this many faults, into order.
+func (l *lines) sort(since int) { l.faults[since:].sorted() }
 
 // end returns all that is wrong, a rest that nobody read included.
 func (l *lines) end() error {

@@ -316,7 +316,7 @@ func TestEnclaveFaults(t *testing.T) {
 		{name: "root without quorum", codes: "root-quorum", before: rebody("policy quorum 2", "")},
 		{name: "root with a threshold nobody can meet", codes: "root-threshold-range", before: rebody("threshold root 2", "threshold root 3")},
 		{name: "root without a track's threshold", codes: "root-threshold-missing", before: rebody("threshold allowlist/dev 2", "")},
-		{name: "root with a key twice", codes: "root-duplicate-key", before: rebody("key narinfo dev "+strings.Repeat("ab", 32), "key narinfo dev "+fmt.Sprintf("%x", newKey("olga/root").public()))},
+		{name: "root with a key twice", codes: "root-duplicate-key", before: rebody("key narinfo dev "+strings.Repeat("ab", 32), "key narinfo dev "+fmt.Sprintf("%x", newKey("olga/root").public()[1:]))},
 		{name: "root with a role unknown", codes: "root-syntax", before: rebody("role officer olga", "role owner olga")},
 		{name: "root with a key misnamed", codes: "root-owner root-threshold-range", before: rebody("key root olga", "key root otto")},
 		{name: "root 2", before: second(same, "olga/root", "otto/root")},

@@ -2,15 +2,20 @@ package main
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,12 +33,16 @@ const (
 	originName  = "sallyport/keep/inside"
 )
 
-// tkey is a signing key of the world; everything about it follows from its name.
+// tkey is a signing key of the world; everything about it follows from its name: NAME#2 is another key of that name, NAME#p256, NAME#ssh
+// and NAME#sk are keys of other kinds, with the forms of docs/spec/keys.md.
 type tkey struct {
 	name string
 	alg  byte
 	priv ed25519.PrivateKey
+	kind string // p256, ssh, sk
 }
+
+const skApplication = "ssh:sallyport"
 
 func newKey(name string) *tkey {
 	seed := sha256.Sum256([]byte("test key " + name))
@@ -41,33 +50,95 @@ func newKey(name string) *tkey {
 	if strings.Contains(name, "/witness") {
 		alg = 4
 	}
-	name, _, _ = strings.Cut(name, "#") // NAME#2 is another key of the same name
-	return &tkey{name, alg, ed25519.NewKeyFromSeed(seed[:])}
+	name, kind, _ := strings.Cut(name, "#")
+	return &tkey{name, alg, ed25519.NewKeyFromSeed(seed[:]), kind}
 }
 
-func (k *tkey) public() []byte { return k.priv.Public().(ed25519.PublicKey) }
+// keyOf is the key of PERSON or PERSON#KIND in a context.
+func keyOf(person, context string) *tkey {
+	person, kind, _ := strings.Cut(person, "#")
+	return newKey(strings.TrimSuffix(person+"/"+context+"#"+kind, "#"))
+}
+
+func (k *tkey) ec() *ecdsa.PrivateKey {
+	ec, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), k.priv.Seed())
+	if err != nil {
+		panic(err)
+	}
+	return ec
+}
+
+func wireString(parts ...string) (all string) {
+	for _, s := range parts {
+		all += string(binary.BigEndian.AppendUint32(nil, uint32(len(s)))) + s
+	}
+	return all
+}
+
+// public is TYPE and PUBLIC of a vkey.
+func (k *tkey) public() []byte {
+	raw := string(k.priv.Public().(ed25519.PublicKey))
+	switch k.kind {
+	case "p256":
+		ec := k.ec()
+		return append([]byte("\xffsallyport-p256"), elliptic.MarshalCompressed(ec.Curve, ec.X, ec.Y)...)
+	case "ssh":
+		return []byte("\xffsallyport-sshsig" + wireString("ssh-ed25519", raw))
+	case "sk":
+		return []byte("\xffsallyport-sshsig" + wireString("sk-ssh-ed25519@openssh.com", raw, skApplication))
+	}
+	return append([]byte{k.alg}, raw...)
+}
+
+func (k *tkey) sign(message string) []byte {
+	_, context, _ := strings.Cut(k.name, "/")
+	hashed := sha512.Sum512([]byte(message))
+	what := wireString("sallyport-"+context, "", "sha512")
+	signed := "SSHSIG" + what + wireString(string(hashed[:]))
+	blob := func(public, sig string) []byte {
+		return []byte("SSHSIG\x00\x00\x00\x01" + wireString(public) + what + wireString(sig))
+	}
+	public := strings.TrimPrefix(string(k.public()), "\xffsallyport-sshsig")
+	switch k.kind {
+	case "p256":
+		d := sha256.Sum256([]byte(message))
+		var pair struct{ R, S *big.Int }
+		sig, err := k.ec().Sign(nil, d[:], crypto.SHA256) // without randomness, as RFC 6979 says
+		if err == nil {
+			_, err = asn1.Unmarshal(sig, &pair)
+		}
+		if err != nil {
+			panic(err)
+		}
+		if n := elliptic.P256().Params().N; pair.S.Cmp(new(big.Int).Rsh(n, 1)) > 0 {
+			pair.S.Sub(n, pair.S)
+		}
+		sig, _ = asn1.Marshal(pair)
+		return sig
+	case "ssh":
+		return blob(public, wireString("ssh-ed25519", string(ed25519.Sign(k.priv, []byte(signed)))))
+	case "sk":
+		app, d, rest := sha256.Sum256([]byte(skApplication)), sha256.Sum256([]byte(signed)), "\x01\x00\x00\x00\x07"
+		return blob(public, wireString("sk-ssh-ed25519@openssh.com", string(ed25519.Sign(k.priv, []byte(string(app[:])+rest+string(d[:])))))+rest)
+	}
+	if k.alg == 4 {
+		return append(binary.BigEndian.AppendUint64(nil, 1_700_000_000), ed25519.Sign(k.priv, []byte("cosignature/v1\ntime 1700000000\n"+message))...)
+	}
+	return ed25519.Sign(k.priv, []byte(message))
+}
 
 func (k *tkey) hash() []byte {
-	h := sha256.Sum256(slices.Concat([]byte(k.name+"\n"), []byte{k.alg}, k.public()))
+	h := sha256.Sum256(slices.Concat([]byte(k.name+"\n"), k.public()))
 	return h[:4]
 }
 
-func (k *tkey) id() string { return k.name + "+" + hex.EncodeToString(k.hash()) }
-func (k *tkey) vkey() string {
-	return k.id() + "+" + b64(append([]byte{k.alg}, k.public()...))
-}
+func (k *tkey) id() string   { return k.name + "+" + hex.EncodeToString(k.hash()) }
+func (k *tkey) vkey() string { return k.id() + "+" + b64(k.public()) }
 func (k *tkey) sigLine(text string) string {
-	var sig []byte
-	if k.alg == 4 {
-		sig = binary.BigEndian.AppendUint64(nil, 1_700_000_000)
-		sig = append(sig, ed25519.Sign(k.priv, []byte("cosignature/v1\ntime 1700000000\n"+text))...)
-	} else {
-		sig = ed25519.Sign(k.priv, []byte(text))
-	}
-	return "— " + k.name + " " + b64(append(k.hash(), sig...)) + "\n"
+	return "— " + k.name + " " + b64(append(k.hash(), k.sign(text)...)) + "\n"
 }
 func (k *tkey) minisignPublic() string {
-	return b64(slices.Concat([]byte("Ed"), k.hash(), k.hash(), k.public()))
+	return b64(slices.Concat([]byte("Ed"), k.hash(), k.hash(), k.public()[1:]))
 }
 func (k *tkey) minisig(data []byte, comment string) string {
 	h := newBlake2b()
@@ -168,7 +239,7 @@ func payload(s tstatement) string {
 }
 
 func seal(k *tkey, body string) []byte {
-	sig := ed25519.Sign(k.priv, fmt.Appendf(nil, "DSSEv1 28 application/vnd.in-toto+json %d %s", len(body), body))
+	sig := k.sign(fmt.Sprintf("DSSEv1 28 application/vnd.in-toto+json %d %s", len(body), body))
 	return fmt.Appendf(nil, `{"payload":"%s","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"%s","sig":"%s"}]}`, b64([]byte(body)), k.id(), b64(sig))
 }
 
@@ -186,6 +257,9 @@ type world struct {
 	fill       int
 	manifest   []byte
 	silent     bool // no undersigned entries
+	orders     []string
+	orderSigs  [][]string
+	witnessed  int // place of an entry of what wendy cosigned
 }
 
 func (w *world) pin() string { return hexSum([]byte(w.roots[0])) }
@@ -258,12 +332,42 @@ func (w *world) allow(version int, text string, names ...string) {
 	digest, persons := hexSum([]byte(text)), []any{}
 	var keys []*tkey
 	for _, n := range names {
-		k := newKey(n + "/allowlist")
+		k := keyOf(n, "allowlist")
+		n, _, _ = strings.Cut(n, "#")
 		keys, persons = append(keys, k), append(persons, n)
 		w.say("station", "approved", object{"track": "dev", "version": version, "person": n, "signature": strings.TrimSuffix(k.sigLine(text), "\n")}, "allowlist "+digest)
 	}
 	w.say("station", "allowed", object{"track": "dev", "version": version, "persons": persons}, "allowlist "+digest)
 	w.files[fmt.Sprintf("allowlist/dev/%d", version)] = noteOf(text, keys...)
+}
+
+// order writes the next orders, signed by the named officers, and the entries that go with them.
+func (w *world) order(lines []string, names ...string) {
+	version, previous, old := len(w.orders)+1, "-", ""
+	if version > 1 {
+		old = w.orders[version-2]
+		previous = hexSum([]byte(old))
+	}
+	slices.Sort(lines)
+	text := fmt.Sprintf("sallyport orders v1\nenclave keep\nversion %d\ndate 2026-01-04T00:00:00Z\nroot 1\nprevious %s\n", version, previous)
+	for _, line := range lines {
+		text += line + "\n"
+	}
+	var keys []*tkey
+	persons := []any{}
+	for _, n := range names {
+		keys = append(keys, keyOf(n, "order"))
+		n, _, _ = strings.Cut(n, "#")
+		persons = append(persons, n)
+	}
+	w.orders, w.orderSigs = append(w.orders, text), append(w.orderSigs, names)
+	w.files[fmt.Sprintf("orders/%d", version)] = noteOf(text, keys...)
+	w.say("station", "ordered", object{"version": version, "persons": persons}, "orders "+hexSum([]byte(text)))
+	for _, line := range lines {
+		if f := strings.Fields(line); f[0] == "recall" && !strings.Contains(old, line) {
+			w.say("station", "recalled", object{"version": version}, f[2]+" "+f[1])
+		}
+	}
 }
 
 // reject has a person reject shipment 1, with the key of another perhaps.
@@ -322,6 +426,13 @@ func (w *world) publish() {
 	if w.leaves == nil {
 		for i, names := range w.rootSigs {
 			w.undersign("root", i+1, w.roots[i], keysNamed(names...))
+		}
+		for i, names := range w.orderSigs {
+			var keys []*tkey
+			for _, n := range names {
+				keys = append(keys, keyOf(n, "order"))
+			}
+			w.undersign("orders", i+1, w.orders[i], keys)
 		}
 		for i := range w.fill {
 			w.say("station", "inspected", object{"files": i, "bytes": 0, "findings": object{}, "confinement": object{}}, "list "+hexSum(nil))

@@ -66,7 +66,7 @@ func (z *zone) secret(file, name string) *tkey {
 	if !ok || len(raw) != 158 {
 		z.t.Fatalf("%s is no minisign secret key", file)
 	}
-	k := &tkey{name, 1, ed25519.PrivateKey(raw[62:126])}
+	k := &tkey{name, 1, ed25519.PrivateKey(raw[62:126]), ""}
 	if strings.HasSuffix(name, "/witness") {
 		k.alg = 4
 	}
@@ -391,7 +391,7 @@ func TestRealZone(t *testing.T) {
 			})
 		}},
 		// A builder and an importer with their keys.
-		{name: "a builder who contradicts itself", codes: "quorum-dissent", change: func(f *forged) {
+		{name: "a builder who contradicts itself", codes: "quorum-dissent witness-fork", change: func(f *forged) {
 			f.rewrite(func(l [][]byte) [][]byte {
 				at := slices.IndexFunc(l, func(b []byte) bool { return kindOf(b) == "built" })
 				st := &statement{}
