@@ -237,7 +237,7 @@ func corpus(t testing.TB) (cases []vector, b *bender) {
 	for name, seed := range seeds {
 		raw, err := hex.DecodeString(seed)
 		must(t, err)
-		b.keys[name] = &tkey{name, 1, ed25519.NewKeyFromSeed(raw), ""}
+		b.keys[name] = &tkey{name: name, alg: 1, priv: ed25519.NewKeyFromSeed(raw)}
 	}
 	cases = slices.DeleteFunc(cases, func(c vector) bool {
 		return c.Grow != nil || !slices.Contains([]string{"root", "orders", "allowlist", "statement"}, c.Do)

@@ -406,13 +406,13 @@ func TestSignaturesOfPersons(t *testing.T) {
 		w.edit = func(_ *world, _ int, s *tstatement, body string) []byte {
 			if s.kind == kind && !done {
 				done = true
-				return []byte(strings.Replace(string(seal(s.key, body)), b64([]byte(body)), b64([]byte(strings.Replace(body, "3", "4", 1))), 1))
+				return []byte(strings.Replace(string(seal(s.key, body)), b64([]byte(body)), b64([]byte(strings.Replace(body, "03:04:05Z", "03:04:06Z", 1))), 1))
 			}
 			return seal(s.key, body)
 		}
 		w.publish()
 		dir := writeFiles(t, t.TempDir(), w.files)
-		all, persons := "statement-signature", ""
+		all, persons := "statement-signature", "" // codes
 		if kind == "built" {
 			all = "quorum-builders quorum-waiting statement-signature"
 			persons = all

@@ -121,6 +121,7 @@ func TestVolume(t *testing.T) {
 		{name: "manifest with a name twice", codes: "manifest-duplicate-name", change: remake(replace("1123456789abcdfghijklmnpqrsvwxyz-patch", "0123456789abcdfghijklmnpqrsvwxyz-hello-2.12.tar.gz"), "carl/manifest")},
 		{name: "manifest with a name that climbs", codes: "manifest-name", change: remake(replace("-patch", "-../patch"), "carl/manifest")},
 		{name: "manifest with recent numbers out of order", codes: "manifest-recent", change: remake(replace("item ", "recent 5 2026-01-01T00:00:00Z\nitem "), "carl/manifest")},
+		{name: "manifest of another format", codes: "manifest-format", change: remake(replace("manifest v1", "manifest v2"), "carl/manifest")},
 		{name: "manifest with a control character", codes: "manifest-syntax", change: remake(replace("-patch", "-pat\tch"), "carl/manifest")},
 		{name: "empty directory", codes: "volume-extra", dir: func(dir string) error { return os.Mkdir(filepath.Join(dir, "items/00"), 0o755) }},
 		{name: "directory too many", codes: "volume-extra", dir: func(dir string) error { return os.Mkdir(filepath.Join(dir, "lost+found"), 0o755) }},
@@ -155,6 +156,45 @@ func TestVolume(t *testing.T) {
 			rep := expect(t, c.codes, args...)
 			if c.codes == "" && (rep.get("shipment") != "1" || rep.get("items") != "3" || rep.get("bytes") != "24" || rep.get("manifest sha256") != hexSum(files["manifest"])) {
 				t.Errorf("report %+v", rep)
+			}
+		})
+	}
+}
+
+// What the standard library cannot check is not passed in silence.
+func TestMLDSA(t *testing.T) {
+	public := bytes.Repeat([]byte{0x5a}, mldsaKey)
+	k := &tkey{name: "carl/manifest", raw: append([]byte("\xffsallyport-mldsa87"), public...), made: make([]byte, mldsaSig)}
+	w := newWorld()
+	w.reroot("", "key manifest carl "+k.vkey())
+	optional := writeFiles(t, t.TempDir(), map[string][]byte{"1": noteOf(w.roots[0], keysNamed(w.rootSigs[0]...)...)})
+	optionalPin := w.pin()
+	w.reroot("", "policy mldsa 1")
+	demanded := writeFiles(t, t.TempDir(), map[string][]byte{"1": noteOf(w.roots[0], keysNamed(w.rootSigs[0]...)...)})
+	sign := func(keys ...*tkey) string {
+		files := volumeFiles()
+		files["manifest"] = noteOf(manifestText(itemLines(contents())), keys...)
+		signVolume(files, "carl/sums", "sallyport keep shipment 1")
+		return writeFiles(t, t.TempDir(), files)
+	}
+	carl, short := newKey("carl/manifest"), *k
+	short.made = short.made[1:]
+	for _, c := range []struct {
+		name, codes, place string
+		unchecked          int
+		args               []string
+	}{
+		{"asked for by nobody, not there", "", sign(carl), 0, []string{"--root", optionalPin, "--roots", optional}},
+		{"asked for by nobody", "", sign(carl, k), 1, []string{"--root", optionalPin, "--roots", optional}},
+		{"instead of another", "manifest-unsigned", sign(k), 1, []string{"--root", optionalPin, "--roots", optional}},
+		{"short", "manifest-signature", sign(carl, &short), 0, []string{"--root", optionalPin, "--roots", optional}},
+		{"demanded, not there", "manifest-mldsa", sign(carl), 0, []string{"--root", w.pin(), "--roots", demanded, "--mldsa-checked"}},
+		{"demanded", "manifest-mldsa", sign(carl, k), 1, []string{"--root", w.pin(), "--roots", demanded}},
+		{"demanded, and checked elsewhere", "", sign(carl, k), 1, []string{"--root", w.pin(), "--roots", demanded, "--mldsa-checked"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if rep := expect(t, c.codes, append([]string{"volume", c.place}, c.args...)...); len(rep.NotChecked) != c.unchecked {
+				t.Errorf("not checked: %+v", rep.NotChecked)
 			}
 		})
 	}

@@ -40,6 +40,8 @@ type tkey struct {
 	alg  byte
 	priv ed25519.PrivateKey
 	kind string // p256, ssh, sk
+	// For kinds that the standard library lacks: TYPE and PUBLIC, and a signature.
+	raw, made []byte
 }
 
 const skApplication = "ssh:sallyport"
@@ -51,7 +53,7 @@ func newKey(name string) *tkey {
 		alg = 4
 	}
 	name, kind, _ := strings.Cut(name, "#")
-	return &tkey{name, alg, ed25519.NewKeyFromSeed(seed[:]), kind}
+	return &tkey{name: name, alg: alg, priv: ed25519.NewKeyFromSeed(seed[:]), kind: kind}
 }
 
 // keyOf is the key of PERSON or PERSON#KIND in a context.
@@ -77,6 +79,9 @@ func wireString(parts ...string) (all string) {
 
 // public is TYPE and PUBLIC of a vkey.
 func (k *tkey) public() []byte {
+	if k.raw != nil {
+		return k.raw
+	}
 	raw := string(k.priv.Public().(ed25519.PublicKey))
 	switch k.kind {
 	case "p256":
@@ -91,6 +96,9 @@ func (k *tkey) public() []byte {
 }
 
 func (k *tkey) sign(message string) []byte {
+	if k.made != nil {
+		return k.made
+	}
 	_, context, _ := strings.Cut(k.name, "/")
 	hashed := sha512.Sum512([]byte(message))
 	what := wireString("sallyport-"+context, "", "sha512")

@@ -66,7 +66,7 @@ func (z *zone) secret(file, name string) *tkey {
 	if !ok || len(raw) != 158 {
 		z.t.Fatalf("%s is no minisign secret key", file)
 	}
-	k := &tkey{name, 1, ed25519.PrivateKey(raw[62:126]), ""}
+	k := &tkey{name: name, alg: 1, priv: ed25519.PrivateKey(raw[62:126])}
 	if strings.HasSuffix(name, "/witness") {
 		k.alg = 4
 	}
