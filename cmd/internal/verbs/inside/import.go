@@ -1,6 +1,7 @@
 package inside
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -51,7 +52,8 @@ func importVerb(env *frame.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := attention(ctx, env, z, root); err != nil {
+			// It is done: whoever interrupts from here on is told so, not that it was interrupted.
+			if err := attention(context.WithoutCancel(ctx), env, z, root); err != nil {
 				return err
 			}
 			return env.Result(q, func(w io.Writer) {
