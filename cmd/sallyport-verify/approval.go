@@ -47,7 +47,7 @@ func (a *audit) imported(e *entry) error {
 }
 
 func (a *audit) lost(shipment int64) bool {
-	return slices.ContainsFunc(a.standing().of("lost"), func(o order) bool { return o.shipment == shipment })
+	return a.standing().about[fmt.Sprint("lost ", shipment)]
 }
 
 // rejected prints the text again that the reviewer signed.
@@ -55,11 +55,7 @@ func (a *audit) rejected(e *entry) error {
 	date, person := e.text("date"), e.text("person")
 	text := fmt.Sprintf("sallyport rejection v1\nenclave %s\nshipment %d\nmanifest %s\ndate %s\nreason %s\n",
 		a.now().enclave, e.number("shipment"), e.subjects[0].digest, date, e.text("reason"))
-	n, err := parseNote([]byte(text+"\n"+e.text("signature")+"\n"), "rejection", e.String())
-	if err != nil {
-		return err
-	}
-	by, _, wrong := n.by(a.now().signers("allowlist", date))
+	by, wrong := e.signature("rejection", text, a.now().signers("allowlist", date))
 	m := a.imports[e.number("shipment")]
 	switch {
 	case len(wrong) > 0:

@@ -123,30 +123,42 @@ func (a *audit) clock(e *entry) {
 	}
 }
 
-func (a *audit) root(e *entry) error {
+// comes tells why an entry does not bring the next root or orders into force, of which so many are in force already.
+func (e *entry) comes(h []header, area string, before int) error {
 	switch version := e.number("version"); {
-	case version != int64(a.roots+1):
-		return refuse("root-version", e.String(), "records root %d after root %d", version, a.roots)
-	case a.roots == len(a.chain):
-		return refuse("root-missing", e.String(), "root %d is not published, or was refused", version)
-	case e.subjects[0].digest != a.chain[a.roots].digest:
-		return refuse("root-equivocation", e.String(), "another root %d is published", version)
+	case version != int64(before+1):
+		return refuse(area+"-version", e.String(), "records number %d after number %d", version, before)
+	case before == len(h):
+		return refuse(area+"-missing", e.String(), "number %d is not published, or was refused", version)
+	case e.subjects[0].digest != h[before].digest:
+		return refuse(area+"-equivocation", e.String(), "another text is published as number %d", version)
 	}
-	a.roots++
 	return nil
 }
 
-func (a *audit) order(e *entry) error {
-	switch version := e.number("version"); {
-	case version != int64(a.ordered+1):
-		return refuse("orders-version", e.String(), "records orders %d after orders %d", version, a.ordered)
-	case a.ordered == len(a.orders):
-		return refuse("orders-missing", e.String(), "orders %d are not published, or were refused", version)
-	case e.subjects[0].digest != a.orders[a.ordered].digest:
-		return refuse("orders-equivocation", e.String(), "other orders %d are published", version)
+func (a *audit) root(e *entry) error {
+	var published []header
+	for _, r := range a.chain {
+		published = append(published, r.header)
 	}
-	a.ordered++
-	return a.standing().under(a.now()).err()
+	err := e.comes(published, "root", a.roots)
+	if err == nil {
+		a.roots++
+	}
+	return err
+}
+
+func (a *audit) order(e *entry) error {
+	var published []header
+	for _, o := range a.orders {
+		published = append(published, o.header)
+	}
+	err := e.comes(published, "orders", a.ordered)
+	if err == nil {
+		a.ordered++
+		err = a.standing().under(a.now()).err()
+	}
+	return err
 }
 
 // undersigned is an officer's signature under a document, as an entry tells of it.
@@ -214,13 +226,28 @@ func (a *audit) undersigned(document string, h header, n *note, keys []*key) {
 
 // restore takes an entry by which the ledger was put back from a backup.
 func (a *audit) restore(e *entry) error {
-	for _, o := range a.standing().of("restored") {
+	for _, o := range a.standing().of["restored"] {
 		if o.tree.size == e.number("size") && hex.EncodeToString(o.tree.root[:]) == e.subjects[0].digest {
 			a.restored[o.tree] = true
 			return nil
 		}
 	}
 	return refuse("restored-unordered", e.String(), "no orders in force tell of a tree of %d entries that was put back", e.number("size"))
+}
+
+// witnessed takes what a witness cosigned. Whether it is a tree of this ledger is seen when all is read.
+func (a *audit) witnessed(e *entry) error {
+	raw, _ := hex.DecodeString(e.subjects[0].digest)
+	t := tree{e.number("size"), hash(raw)}
+	text := fmt.Sprintf("%s\n%d\n%s\n", a.head.origin, t.size, t.root)
+	by, wrong := e.signature("checkpoint", text, a.now().signers("witness", ""))
+	if len(wrong) == 0 && (len(by) == 0 || by[0].key.owner != e.text("person")) {
+		wrong.add("checkpoint-unsigned", e.String(), "is not cosigned by %s, as a witness of root %d", e.text("person"), a.now().version)
+	}
+	if len(wrong) == 0 {
+		a.cosigned = append(a.cosigned, cosigned{t, by[0].key.owner})
+	}
+	return wrong.err()
 }
 
 // trees compares those that were put back, and those that witnesses cosigned, with the present one, once it was read.
@@ -254,7 +281,7 @@ func (a *audit) trees(found []cosigned) error {
 // recallsRecorded compares the recall lines that each version of the orders added with the entries that tell of them.
 func (a *audit) recallsRecorded() {
 	for i, o := range a.orders[:a.ordered] {
-		for _, r := range o.of("recall") {
+		for _, r := range o.of["recall"] {
 			if i > 0 && a.orders[i-1].has[r.line] {
 				continue
 			}
@@ -276,7 +303,7 @@ func (a *audit) recallsRecorded() {
 func (a *audit) tell() {
 	if a.ordered > 0 {
 		a.rep.fact("orders", a.standing().version)
-		a.rep.fact("recalls", len(a.standing().of("recall")))
+		a.rep.fact("recalls", len(a.standing().of["recall"]))
 	}
 	for _, o := range a.standing().lines {
 		switch o.word {

@@ -18,7 +18,9 @@ type orders struct {
 	header
 	note  *note
 	lines []order
-	has   map[string]bool // whole lines
+	of    map[string][]order // by their word
+	has   map[string]bool    // whole lines
+	about map[string]bool    // what they are about
 }
 
 // order is one line. Which fields it has depends on its word.
@@ -27,9 +29,7 @@ type order struct {
 	about                    string // what no two orders have in common
 	track, until, kind       string // of broken glass
 	sha256, name             string // of that, or of what is recalled
-	shipment                 int64  // that is lost
 	tree                     tree   // that was put back
-	settled                  string // DERIVATION KEYID
 }
 
 func parseOrder(line string) (o order, ok bool) {
@@ -45,31 +45,26 @@ func parseOrder(line string) (o order, ok bool) {
 	case "break-glass":
 		o.track, o.until, o.sha256, o.kind, o.name = f[1], f[2], f[3], f[5], f[6]
 		o.about = strings.Join([]string{o.word, o.track, o.sha256, o.name}, " ")
-	case "lost":
-		o.shipment = number(f[1])
 	case "recall":
 		o.sha256, o.name = f[1], f[2]
 	case "restored":
 		raw, _ := decode64(f[2])
 		o.tree = tree{number(f[1]), hash(raw)}
 		o.about += " " + o.date
-	case "settled":
-		o.settled = f[1] + " " + f[2]
 	}
 	return o, true
 }
 
 func parseOrders(text, subject string) (*orders, error) {
 	l := read("orders", subject, text, maxOrderText)
-	o := &orders{header: l.header("sallyport orders v1", "enclave", "version", "date", "root", "previous"), has: map[string]bool{}}
-	about := map[string]bool{}
+	o := &orders{header: l.header("sallyport orders v1", "enclave", "version", "date", "root", "previous"), of: map[string][]order{}, has: map[string]bool{}, about: map[string]bool{}}
 	l.body(maxOrderLines, func(line string) bool {
 		order, ok := parseOrder(line)
 		glass := order.word == "break-glass"
 		switch {
 		case !ok:
 			l.bad("syntax", "%.300q is no order", line)
-		case about[order.about]:
+		case o.about[order.about]:
 			l.bad("duplicate", "two orders are about the same as %.300q", line)
 		case glass && !is("item kind", order.kind):
 			l.bad("kind", "kind %.100q is unknown", order.kind)
@@ -80,9 +75,9 @@ func parseOrders(text, subject string) (*orders, error) {
 		case glass && order.date >= order.until:
 			l.bad("break-glass", "%.300q ends before it begins", line)
 		default:
-			o.lines, o.has[line] = append(o.lines, order), true
+			o.lines, o.of[order.word], o.has[line] = append(o.lines, order), append(o.of[order.word], order), true
 		}
-		about[order.about] = true
+		o.about[order.about] = true
 		return true
 	})
 	return o, l.end()
@@ -103,24 +98,12 @@ func (o *orders) under(r *root) faults {
 	_, wrong := r.open(o.note, "order", o.date, r.thresholds["order"])
 	wrong = append(wrong, o.header.under(r)...)
 	hours, allowed := r.policies["break-glass"]
-	for _, order := range o.lines {
-		if order.word == "break-glass" {
-			lasts := instant(order.until).Sub(instant(order.date))
-			wrong.unless(allowed && lasts <= time.Duration(hours)*time.Hour, &o.header, "break-glass", "%.300q: root %d allows %d hours", order.line, r.version, hours)
-			wrong.unless(r.thresholds["allowlist/"+order.track] > 0, &o.header, "track", "root %d has no track %s", r.version, order.track)
-		}
+	for _, glass := range o.of["break-glass"] {
+		lasts := instant(glass.until).Sub(instant(glass.date))
+		wrong.unless(allowed && lasts <= time.Duration(hours)*time.Hour, &o.header, "break-glass", "%.300q: root %d allows %d hours", glass.line, r.version, hours)
+		wrong.unless(r.thresholds["allowlist/"+glass.track] > 0, &o.header, "track", "root %d has no track %s", r.version, glass.track)
 	}
 	return wrong
-}
-
-// of returns the orders of a word.
-func (o *orders) of(word string) (found []order) {
-	for _, order := range o.lines {
-		if order.word == word {
-			found = append(found, order)
-		}
-	}
-	return found
 }
 
 // openOrders reads orders 1, 2, 3 ..., each of which follows the one before. Whether they came into force, the ledger says. It ends before
@@ -158,4 +141,47 @@ func openOrder(data []byte, subject string) (*orders, error) {
 	o, err := parseOrders(n.text, subject)
 	o.note = n
 	return o, err
+}
+
+// recall is a line of orders that puts something out, and the first version that has it.
+type recall struct {
+	order
+	version int64
+}
+
+// before tells whether the recall was in force when so many orders had been.
+func (r *recall) before(ordered int) bool { return r != nil && r.version <= int64(ordered) }
+
+type recalledItem struct {
+	version      int64
+	name, digest string
+}
+
+// recall gathers what a chain of orders recalls, and since when.
+func (a *audit) recall(chain []*orders) {
+	for i, o := range chain {
+		for _, line := range o.of["recall"] {
+			if i == 0 || !chain[i-1].has[line.line] {
+				a.follow(line.name, &recall{line, o.version})
+				a.follow(line.sha256, &recall{line, o.version})
+			}
+		}
+	}
+}
+
+// recalled returns what recalls something of one of these names or digests, in force or not.
+func (a *audit) recalled(of ...string) *recall {
+	for _, s := range of {
+		if r := a.recalls[s]; r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// follow remembers that what has this name, or digest, is recalled.
+func (a *audit) follow(of string, r *recall) {
+	if r != nil && a.recalls[of] == nil {
+		a.recalls[of] = r
+	}
 }

@@ -2,13 +2,11 @@ package main
 
 import (
 	"cmp"
-	"encoding/hex"
-	"fmt"
 	"slices"
 	"strings"
 )
 
-// What is made of what came in: builds, agreements, narinfos; and what officers recalled.
+// What is made of what came in: builds, agreements, narinfos.
 
 const maxWords = 1000 // of builders about one derivation
 
@@ -29,13 +27,9 @@ func (a *audit) say(e *entry) {
 
 // words are those that count about a derivation: of builders by the root in force, and not set aside by the orders.
 func (a *audit) words(drv string) (said []word) {
-	settled := map[string]bool{}
-	for _, o := range a.standing().of("settled") {
-		settled[o.settled] = true
-	}
 	for _, w := range a.built[storeDir+drv] {
 		k := a.now().byID[w.key.id]
-		if k != nil && k.raw == w.key.raw && k.counts(w.time) && a.now().has("builder", k.owner) && !settled[drv+" "+k.id] {
+		if k != nil && k.raw == w.key.raw && k.counts(w.time) && a.now().has("builder", k.owner) && !a.standing().about["settled "+drv+" "+k.id] {
 			said = append(said, w)
 		}
 	}
@@ -118,55 +112,12 @@ func (a *audit) mayBuild(drv, time string) (digests []string) {
 			digests = append(digests, sha256)
 		}
 	}
-	for _, o := range a.standing().of("break-glass") {
+	for _, o := range a.standing().of["break-glass"] {
 		if o.name == drv && o.kind == "derivation" && time < o.until {
 			digests = append(digests, o.sha256)
 		}
 	}
 	return digests
-}
-
-// recall is a line of orders that puts something out, and the first version that has it.
-type recall struct {
-	order
-	version int64
-}
-
-// before tells whether the recall was in force when so many orders had been.
-func (r *recall) before(ordered int) bool { return r != nil && r.version <= int64(ordered) }
-
-type recalledItem struct {
-	version      int64
-	name, digest string
-}
-
-// recall gathers what a chain of orders recalls, and since when.
-func (a *audit) recall(chain []*orders) {
-	for i, o := range chain {
-		for _, line := range o.of("recall") {
-			if i == 0 || !chain[i-1].has[line.line] {
-				a.follow(line.name, &recall{line, o.version})
-				a.follow(line.sha256, &recall{line, o.version})
-			}
-		}
-	}
-}
-
-// recalled returns what recalls something of one of these names or digests, in force or not.
-func (a *audit) recalled(of ...string) *recall {
-	for _, s := range of {
-		if r := a.recalls[s]; r != nil {
-			return r
-		}
-	}
-	return nil
-}
-
-// follow remembers that what has this name, or digest, is recalled.
-func (a *audit) follow(of string, r *recall) {
-	if r != nil && a.recalls[of] == nil {
-		a.recalls[of] = r
-	}
 }
 
 // signed is a track's key at work. It must not sign what was recalled, nor by a list whose approvals too few witnesses have seen.
@@ -192,25 +143,6 @@ func (a *audit) signed(e *entry) error {
 		if int64(len(seats)) < need {
 			wrong.add("witness-missing", e.String(), "signs by an approval in entry %d, which %d of %d witnesses had cosigned", list.approved, len(seats), need)
 		}
-	}
-	return wrong.err()
-}
-
-// witnessed takes what a witness cosigned. Whether it is a tree of this ledger is seen when all is read.
-func (a *audit) witnessed(e *entry) error {
-	raw, _ := hex.DecodeString(e.subjects[0].digest)
-	t := tree{e.number("size"), hash(raw)}
-	text := fmt.Sprintf("%s\n%d\n%s\n", a.head.origin, t.size, t.root)
-	n, err := parseNote([]byte(text+"\n"+e.text("signature")+"\n"), "checkpoint", e.String())
-	if err != nil {
-		return err
-	}
-	by, _, wrong := n.by(a.now().signers("witness", ""))
-	if len(wrong) == 0 && (len(by) == 0 || by[0].key.owner != e.text("person")) {
-		wrong.add("checkpoint-unsigned", e.String(), "is not cosigned by %s, as a witness of root %d", e.text("person"), a.now().version)
-	}
-	if len(wrong) == 0 {
-		a.cosigned = append(a.cosigned, cosigned{t, by[0].key.owner})
 	}
 	return wrong.err()
 }

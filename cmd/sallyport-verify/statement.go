@@ -158,6 +158,13 @@ func (e *entry) signedBy(k *key, origin string, has func(role, person string) bo
 	return wrong
 }
 
+// signature verifies the line of a note that the entry has, under a text that was printed again from what it says.
+func (e *entry) signature(area, text string, keys []*key) (by []signature, wrong faults) {
+	s, _ := parseSignature(e.text("signature"))
+	by, _, wrong = (&note{area, e.String(), text, []signature{s}}).by(keys)
+	return by, wrong
+}
+
 // open reads an entry and judges its form. It leaves a kind unless that is wrong.
 func (st *statement) open(leaf []byte) error {
 	if len(leaf) > maxEnvelope {
