@@ -23,7 +23,7 @@ const maxPeak = 150 << 20
 func (w *world) kept() string {
 	w.t.Helper()
 	var b strings.Builder
-	for _, d := range []string{"cas", "tmp", "public/root", "public/allowlist", "public/witness"} {
+	for _, d := range []string{"cas", "tmp", "public/root", "public/orders", "public/allowlist", "public/witness"} {
 		for _, f := range files(w.t, w.path("inside", d)) {
 			fmt.Fprintf(&b, "%s/%s\n", d, f)
 		}

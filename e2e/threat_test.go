@@ -436,6 +436,35 @@ func TestMixAndMatch(t *testing.T) {
 		}
 	}
 	w.refuses("orders-enclave", w.orderAccept("orders-1.draft")...)
+	// Nor is such a draft signed where this enclave's zone or roots are named: the same officers hold keys of both.
+	o.must(station, "trust", "policy", "--zone", "inside", "--draft", "root-2.draft", "silence", "60")
+	o.draft("order", "lost", "--reason", "drowned", "79")
+	for _, f := range []string{"root-1.draft", "root-2.draft", "orders-2.draft"} {
+		write(t, w.path("foreign-"+f), read(t, o.path(f)), 0o644)
+	}
+	sign := func(noun, key, draft string, more ...string) []string {
+		return append([]string{station, noun, "sign", "--key", w.key(key), "--fingerprint", w.digest(draft), draft}, more...)
+	}
+	here := []string{"--zone", "inside"}
+	for _, args := range [][]string{
+		sign("trust", "olga/root", "foreign-root-1.draft", here...),
+		sign("trust", "olga/root", "foreign-root-1.draft", "--roots", "inside/public/root", "--roots-fingerprint", w.fingerprint()),
+		sign("trust", "olga/root", "foreign-root-2.draft", here...),
+		sign("trust", "olga/root", "foreign-root-2.draft", "--roots", "inside/public/root", "--roots-fingerprint", w.fingerprint()),
+	} {
+		w.refuses("root-enclave", args...)
+	}
+	w.refuses("orders-enclave", sign("order", "olga/order", "foreign-orders-2.draft", here...)...)
+	w.refuses("orders-enclave", sign("order", "olga/order", "foreign-orders-2.draft", "--last", "inside/public/orders/1")...)
+	w.must(station, "init", "--kind", "inside", "--enclave", "third", "third")
+	w.refuses("root-enclave", sign("trust", "olga/root", "foreign-root-1.draft", "--zone", "third")...)
+	for _, f := range files(t, w.path()) {
+		if strings.HasPrefix(f, "foreign-") && strings.HasSuffix(f, ".sig") {
+			t.Errorf("%s was signed", f)
+		}
+	}
+	// Where they are of the zone that is named, they are: the first root, too, again.
+	o.must(station, "trust", "sign", "--zone", "inside", "--key", w.key("olga/root"), "--fingerprint", o.digest("root-1.draft"), "root-1.draft")
 	if after := w.kept(); after != before {
 		t.Errorf("something changed:\n%s\nbefore:\n%s", after, before)
 	}
@@ -447,7 +476,7 @@ func TestMixAndMatch(t *testing.T) {
 		w.must(station, "review", "resign", "--zone", "inside", "--track", track, "--key", w.key(p+"/allowlist"))
 	}
 	second := read(t, w.path("inside", "public", "allowlist", track, "2"))
-	sign := func(text string) []byte {
+	signList := func(text string) []byte {
 		note, err := trust.SignNote([]byte(text), w.secret("alice/allowlist"), w.secret("bob/allowlist"))
 		if err != nil {
 			t.Fatal(err)
@@ -464,9 +493,9 @@ func TestMixAndMatch(t *testing.T) {
 		{"the list of root 2 beside root 1", "allowlist-root", map[string][]byte{"/sallyport/head": head(1, 1, 2)}},
 		{"the list that knows orders, without orders", "allowlist-orders", map[string][]byte{"/sallyport/head": head(2, 0, 2)}},
 		{"the orders of another enclave", "orders-enclave", map[string][]byte{"/sallyport/orders/1": foreign}},
-		{"the list of another enclave", "allowlist-enclave", map[string][]byte{"/sallyport/allowlist/2": sign(strings.Replace(string(textOf(t, second)), "enclave demo", "enclave other", 1))}},
-		{"the list of another track", "allowlist-track", map[string][]byte{"/sallyport/allowlist/2": sign(strings.Replace(string(textOf(t, second)), "track dev", "track prod", 1))}},
-		{"the first list under the second's number", "allowlist-version", map[string][]byte{"/sallyport/allowlist/2": sign(string(list))}},
+		{"the list of another enclave", "allowlist-enclave", map[string][]byte{"/sallyport/allowlist/2": signList(strings.Replace(string(textOf(t, second)), "enclave demo", "enclave other", 1))}},
+		{"the list of another track", "allowlist-track", map[string][]byte{"/sallyport/allowlist/2": signList(strings.Replace(string(textOf(t, second)), "track dev", "track prod", 1))}},
+		{"the first list under the second's number", "allowlist-version", map[string][]byte{"/sallyport/allowlist/2": signList(string(list))}},
 		{"the root of another enclave", "root-pin", map[string][]byte{"/sallyport/root/1": foreignRoot}},
 		{"the root of another enclave as the second", "root-", map[string][]byte{"/sallyport/root/2": foreignRoot}},
 	}

@@ -134,9 +134,8 @@ written to DRAFT.PERSON.sig.`,
 		example: "  sallyport-station order sign --key olga.order.key orders-3.draft\n  sallyport order sign --last public/orders/2 --key agent:oscar.order.pub orders-3.draft",
 	}
 	var last string
-	s.needsRoot = func(*ceremony.Draft) bool { return false }
 	s.before = func(cmd *cobra.Command, d *ceremony.Draft) (*trust.Orders, error) {
-		inZone := last == "" && (env.ZoneDir != "" || env.Getenv("SALLYPORT_ZONE") != "")
+		inZone := last == "" && zoneNamed(env)
 		if d.Orders.Version == 1 && !inZone {
 			return nil, nil
 		}

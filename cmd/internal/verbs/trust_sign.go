@@ -26,9 +26,8 @@ type signing struct {
 	word          string // the document that this noun signs
 	example, long string
 
-	// Of a root: whether the one in force is needed, and what is said of the difference.
-	needsRoot func(d *ceremony.Draft) bool
-	describe  func(w io.Writer, in *trust.Root, d *ceremony.Draft) error
+	// Of a root: what is said of the difference to the one in force.
+	describe func(w io.Writer, in *trust.Root, d *ceremony.Draft) error
 	// Of orders: those before, and what is said of the difference.
 	before         func(cmd *cobra.Command, d *ceremony.Draft) (*trust.Orders, error)
 	describeOrders func(w io.Writer, last *trust.Orders, d *ceremony.Draft)
@@ -49,16 +48,19 @@ fingerprint is to be typed as it came from whoever made the draft, over the tele
 what they see sign the same. The signature is written to DRAFT.PERSON.sig, which goes back to whoever collects them.
 
 The root in force comes from a zone, or where there is none from a copy of its public/root directory (--roots), with the
-fingerprint of version 1 from paper. Version 1 needs neither.
+fingerprint of version 1 from paper. Version 1 needs neither; but a draft of another enclave than that of a zone or of
+roots that are named is not signed.
 
 An OpenSSH key, on a security key too, signs with ssh-keygen alone: 'ssh-keygen -Y sign -n sallyport-root -f KEY DRAFT',
 after which --ssh-signature DRAFT.sig --public PERSON.pub makes the signature file of it.`,
 		example: "  sallyport trust sign --key olga.root.key root-1.draft\n  sallyport trust sign --roots public/root --roots-fingerprint mfrg-... --key agent:oscar.root.pub root-2.draft\n" +
 			"  sallyport trust sign --ssh-signature root-2.draft.sig --public otto.root.pub root-2.draft",
-		needsRoot: func(d *ceremony.Draft) bool { return d.Root.Version > 1 },
 		describe: func(w io.Writer, in *trust.Root, d *ceremony.Draft) error {
 			if in != nil && d.Root.Enclave != in.Enclave {
-				return trust.Refuse("root-enclave", d.Subject(), "the draft is of enclave %s, the root in force of %s", d.Root.Enclave, in.Enclave)
+				return otherEnclave(d, in.Enclave)
+			}
+			if in != nil && in.Version == 1 && d.Digest() == in.Digest() {
+				in = nil // it is in force already; whoever was interrupted signs it again
 			}
 			if in != nil && (d.Root.Version != in.Version+1 || d.Root.Previous != in.Digest()) {
 				return trust.Refuse("root-previous", d.Subject(), "it does not follow the root in force, version %d", in.Version).WithHint("make the draft anew from the root in force")
@@ -98,8 +100,8 @@ func signVerb(env *frame.Env, s *signing) *cobra.Command {
 				return frame.Usage("%s is %s: 'sign' of the other noun signs it", args[0], d.Subject())
 			}
 			var in *trust.Root
-			if s.needsRoot(d) {
-				if in, err = s.rootInForce(cmd, env); err != nil {
+			if d.Root != nil && (d.Root.Version > 1 || s.roots != "" || zoneNamed(env)) {
+				if in, err = s.rootInForce(cmd, env, d); err != nil {
 					return err
 				}
 			}
@@ -141,12 +143,20 @@ func signVerb(env *frame.Env, s *signing) *cobra.Command {
 	return c
 }
 
-// rootInForce opens the root against which a draft is read.
-func (s *signing) rootInForce(cmd *cobra.Command, env *frame.Env) (*trust.Root, error) {
+// zoneNamed reports whether a zone was named, by flag or in the environment.
+func zoneNamed(env *frame.Env) bool { return env.ZoneDir != "" || env.Getenv("SALLYPORT_ZONE") != "" }
+
+func otherEnclave(d *ceremony.Draft, here string) error {
+	return trust.Refuse("root-enclave", d.Subject(), "the draft is of enclave %s, here is %s", d.Root.Enclave, here).
+		WithHint("nothing was signed; if the draft is meant, read it where nothing of the other enclave is named")
+}
+
+// rootInForce opens the root against which a draft is read; nil if the zone has none yet and the draft is of the first.
+func (s *signing) rootInForce(cmd *cobra.Command, env *frame.Env, d *ceremony.Draft) (*trust.Root, error) {
 	if s.roots != "" {
 		return OpenRoots(s.roots, s.rootsPrint)
 	}
-	if env.ZoneDir == "" && env.Getenv("SALLYPORT_ZONE") == "" {
+	if !zoneNamed(env) {
 		return nil, frame.Usage("nothing to compare the draft with: give --zone DIR, or --roots DIR and --roots-fingerprint")
 	}
 	z, err := env.Zone(cmd.Context())
@@ -154,6 +164,11 @@ func (s *signing) rootInForce(cmd *cobra.Command, env *frame.Env) (*trust.Root, 
 		return nil, err
 	}
 	r, err := z.Root()
+	if errors.Is(err, store.ErrNoRoot) && d.Root.Version == 1 {
+		if err = nil; z.Config.Enclave != d.Root.Enclave {
+			err = otherEnclave(d, z.Config.Enclave)
+		}
+	}
 	return r, errors.Join(err, z.Close())
 }
 
