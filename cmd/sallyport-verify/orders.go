@@ -11,6 +11,7 @@ const (
 	maxOrders     = 1_000_000 // versions
 	maxOrderLines = 100_000
 	maxOrderText  = 64 << 20
+	maxExcuse     = 366 * 24 * time.Hour
 )
 
 // orders is one version of what officers order.
@@ -34,7 +35,8 @@ type order struct {
 
 func parseOrder(line string) (o order, ok bool) {
 	// What is wrong with the kind and name of an item has codes of its own.
-	f := match(line, "break-glass, name, date, sha256, count, word, word, date, reason", "downgrade, channel, commit, date, reason", "lost, number, date, reason",
+	f := match(line, "break-glass, name, date, sha256, count, word, word, date, reason", "channel, channel, url, branch, commit, openpgp, date, reason",
+		"excuse, name, name, channel, commit or -, openpgp or -, date, date, reason", "downgrade, channel, commit, date, reason", "lost, number, date, reason",
 		"recall, sha256, item name, date, reason", "restored, number, tree, date, reason", "settled, derivation, keyid, date, reason")
 	if f == nil {
 		return o, false
@@ -45,6 +47,9 @@ func parseOrder(line string) (o order, ok bool) {
 	case "break-glass":
 		o.track, o.until, o.sha256, o.kind, o.name = f[1], f[2], f[3], f[5], f[6]
 		o.about = strings.Join([]string{o.word, o.track, o.sha256, o.name}, " ")
+	case "channel", "excuse":
+		o.about = f[0] + " " + f[1]
+		o.until = f[n-1] // of an excuse
 	case "recall":
 		o.sha256, o.name = f[1], f[2]
 	case "restored":
@@ -72,6 +77,8 @@ func parseOrders(text, subject string) (*orders, error) {
 			l.bad("name", "%.300q is no name for a %s", order.name, order.kind)
 		case order.date > o.date:
 			l.bad("date", "%.300q is dated after the orders", line)
+		case order.word == "excuse" && (order.date >= order.until || instant(order.until).Sub(instant(order.date)) > maxExcuse):
+			l.bad("excuse", "%.300q lasts no time, or too long", line)
 		case glass && order.date >= order.until:
 			l.bad("break-glass", "%.300q ends before it begins", line)
 		default:

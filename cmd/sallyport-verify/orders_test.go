@@ -73,9 +73,10 @@ func TestOrders(t *testing.T) {
 		args                 []string
 	}{
 		{name: "none left", do: order()},
-		{name: "all kinds", notices: "break-glass downgrade lost restored settled", do: func(w *world) {
+		{name: "all kinds", notices: "break-glass channel downgrade excuse lost restored settled", do: func(w *world) {
 			w.reroot("", "policy break-glass 48")
-			w.order([]string{"break-glass dev 2026-01-05T00:00:00Z " + hexSum(nil) + " 0 source " + drvName[:33] + "fix " + aDate + " urgent", "downgrade guix " + strings.Repeat("ab", 20) + " " + aDate + " x", "lost 7 " + aDate + " x",
+			w.order([]string{"break-glass dev 2026-01-05T00:00:00Z " + hexSum(nil) + " 0 source " + drvName[:33] + "fix " + aDate + " urgent",
+				"channel guix https://git.example/guix.git master " + strings.Repeat("ab", 20) + " " + strings.Repeat("AB", 20) + " " + aDate + " x", "excuse x weak-hash guix - - 2026-01-05T00:00:00Z " + aDate + " x", "downgrade guix " + strings.Repeat("ab", 20) + " " + aDate + " x", "lost 7 " + aDate + " x",
 				"recall " + hexSum([]byte("x")) + " " + drvName[:33] + "bad " + aDate + " x", "restored 9 " + b64(make([]byte, 32)) + " " + aDate + " x", "settled " + drvName + " " + newKey("bill/statement").id() + " " + aDate + " x"}, officers...)
 		}},
 		{name: "one officer", codes: "orders-threshold", do: func(w *world) { w.order(nil, "olga") }},

@@ -15,6 +15,8 @@ const (
 	maxNumber    = 1 << 62 // the largest size or number in a document
 	maxName      = 32      // of a person, an enclave, a track, a policy
 	maxChannel   = 64
+	maxBranch    = 200
+	maxURL       = 1024
 	maxReason    = 500
 	maxStoreName = 217 // file names end at 255: 32 of hash, a dash, and Guix's ".lock" beside it
 	storeHash    = 32
@@ -53,13 +55,29 @@ func is(sort, s string) (ok bool) {
 		return s == "-" || is("sha256", s) && strings.Trim(s, "0") != ""
 	case "commit":
 		return isHex(s, 40)
+	case "commit or -":
+		return s == "-" || isHex(s, 40)
+	case "openpgp":
+		return len(s) == 40 && strings.Trim(s, "0123456789ABCDEF") == ""
+	case "openpgp or -":
+		return s == "-" || is("openpgp", s)
+	case "url": // of a channel
+		ok = len(s) <= maxURL && !strings.Contains(s, " ") && isPrintable(s)
+		return ok && slices.ContainsFunc([]string{"https://", "http://", "ssh://", "file:///"}, func(way string) bool { return len(s) > len(way) && s[:len(way)] == way })
+	case "branch":
+		for part := range strings.SplitSeq(s, "/") {
+			if !isMadeOf(part, upper+"._+-") || part == "" || part[0] == '.' || part[0] == '-' || strings.HasSuffix(part, ".") || strings.HasSuffix(part, ".lock") {
+				return false
+			}
+		}
+		return len(s) <= maxBranch && s != "HEAD" && s != "keyring" && !strings.Contains(s, "..")
 	case "tree":
 		raw, ok := decode64(s)
 		return ok && len(raw) == sha256.Size
 	case "reason":
 		return s != "" && len(s) <= maxReason && isPrintable(s) && strings.TrimSpace(s) == s
 	case "item kind":
-		return s == "source" || s == "derivation" || s == "output"
+		return s == "source" || s == "derivation" || s == "output" || s == "channel"
 	case "item name":
 		return isStoreName(s)
 	case "derivation":

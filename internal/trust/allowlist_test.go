@@ -36,7 +36,7 @@ func TestItem(t *testing.T) {
 		{"negative", strings.Replace(good, " 42 ", " -42 ", 1), "item-syntax"},
 		{"above 2^62", strings.Replace(good, " 42 ", " 4611686018427387905 ", 1), "item-syntax"},
 		{"above 2^64", strings.Replace(good, " 42 ", " 18446744073709551658 ", 1), "item-syntax"},
-		{"unknown kind", strings.Replace(good, "source", "channel", 1), "item-kind"},
+		{"unknown kind", strings.Replace(good, "source", "canal", 1), "item-kind"},
 		{"no hash", name("hello"), "item-name"},
 		{"short hash", name(hash[1:] + "-hello"), "item-name"},
 		{"letter not in base32", name("e" + hash[1:] + "-hello"), "item-name"},

@@ -13,13 +13,14 @@ import (
 
 // Kinds of items.
 const (
+	KindChannel    = "channel"    // a nar with a pin and a git bundle; NAME is bound to it as a source's is
 	KindSource     = "source"     // a nar; NAME is bound to it by a store path of type source
 	KindDerivation = "derivation" // a .drv file; NAME is bound to it by its text store path
 	KindOutput     = "output"     // a nar; NAME is bound to it only by a quorum or a fixed output
 )
 
 // itemKinds returns all kinds of items, sorted.
-func itemKinds() []string { return []string{KindDerivation, KindOutput, KindSource} }
+func itemKinds() []string { return []string{KindChannel, KindDerivation, KindOutput, KindSource} }
 
 // An Item is one thing that crosses: a line of a manifest or an allowlist.
 // Name is the base name of a store path.
@@ -89,6 +90,8 @@ func parseItem(line string) (it Item, fault string, err error) {
 		it.Kind = KindDerivation
 	case KindOutput:
 		it.Kind = KindOutput
+	case KindChannel:
+		it.Kind = KindChannel
 	default:
 		return Item{}, "kind", fmt.Errorf("kind %.80q is not known", kind)
 	}

@@ -30,6 +30,8 @@ type Orders struct {
 	Restored   []Restored
 	Settled    []Settled
 	Downgrades []Downgrade
+	Channels   []Channel
+	Excuses    []Excuse
 
 	digest  Digest         // of the text they were parsed from
 	content map[Digest]int // places in Recalls, made when parsed
@@ -89,7 +91,9 @@ type Downgrade struct {
 // The words of the lines.
 const (
 	orderBreakGlass = "break-glass"
+	orderChannel    = "channel"
 	orderDowngrade  = "downgrade"
+	orderExcuse     = "excuse"
 	orderLost       = "lost"
 	orderRecall     = "recall"
 	orderRestored   = "restored"
@@ -154,13 +158,15 @@ func (o *Orders) lines() []string {
 	lines = printOrders(lines, o.BreakGlass)
 	lines = printOrders(lines, o.Settled)
 	lines = printOrders(lines, o.Downgrades)
+	lines = printOrders(lines, o.Channels)
+	lines = printOrders(lines, o.Excuses)
 	slices.Sort(lines)
 	return lines
 }
 
 // kept prints the lines that no later version may drop.
 func (o *Orders) kept() []string {
-	lines := make([]string, 0, len(o.Lost)+len(o.Recalls)+len(o.Restored)+len(o.BreakGlass)+len(o.Settled)+len(o.Downgrades))
+	lines := make([]string, 0, len(o.Lost)+len(o.Recalls)+len(o.Restored)+len(o.BreakGlass)+len(o.Settled)+len(o.Downgrades)+len(o.Channels)+len(o.Excuses))
 	lines = printOrders(lines, o.Lost)
 	lines = printOrders(lines, o.Recalls)
 	return printOrders(lines, o.Restored)

@@ -80,8 +80,10 @@ const maxOrderFields = 7
 // orderFields says how many fields stand between the word of a line and its reason.
 func orderFields(word string) int {
 	switch word {
-	case orderBreakGlass:
+	case orderBreakGlass, orderExcuse:
 		return 7
+	case orderChannel:
+		return 6
 	case orderRecall, orderRestored, orderSettled, orderDowngrade:
 		return 3
 	case orderLost:
@@ -94,7 +96,7 @@ func (p *ordersParser) line(off int64, line string) error {
 	word, rest, _ := strings.Cut(line, " ")
 	n := orderFields(word)
 	if n == 0 {
-		return fmt.Errorf("want break-glass, downgrade, lost, recall, restored or settled")
+		return fmt.Errorf("want break-glass, channel, downgrade, excuse, lost, recall, restored or settled")
 	}
 	var f [maxOrderFields]string
 	for i := range n {
@@ -150,8 +152,14 @@ func (p *ordersParser) line(off int64, line string) error {
 		p.o.Settled = append(p.o.Settled, s)
 	case orderDowngrade:
 		d := Downgrade{f[0], f[1], date, reason}
-		err = cmp.Or(checkChannel(d.Channel), checkCommit(d.Commit))
+		err = cmp.Or(CheckChannel(d.Channel), CheckCommit(d.Commit))
 		p.o.Downgrades = append(p.o.Downgrades, d)
+	case orderChannel:
+		err = p.channel(f[:], date, reason)
+		about = word + " " + f[0] // wherever it comes from
+	case orderExcuse:
+		err = p.excuse(off, f[:], date, reason)
+		about = word + " " + f[0] // whatever it excuses
 	}
 	if err != nil {
 		return err
@@ -214,31 +222,6 @@ func parseTree(s string) (h [treeHashLen]byte, err error) {
 func checkBase(s string) error {
 	if !isBase(s) {
 		return fmt.Errorf("name %.80q: want the base name of a store path", s)
-	}
-	return nil
-}
-
-// maxChannel bounds the name of a channel.
-const maxChannel = 64
-
-// checkChannel checks the name of a channel, a symbol of Scheme: [A-Za-z0-9][A-Za-z0-9._+-]{0,63}.
-func checkChannel(s string) error {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || i > 0 && strings.IndexByte("._+-", c) >= 0) {
-			return fmt.Errorf("channel %.80q: want [A-Za-z0-9][A-Za-z0-9._+-]{0,63}", s)
-		}
-	}
-	if s == "" || len(s) > maxChannel {
-		return fmt.Errorf("channel %.80q: want [A-Za-z0-9][A-Za-z0-9._+-]{0,63}", s)
-	}
-	return nil
-}
-
-// checkCommit checks a git commit: 40 lower-case hexadecimal digits.
-func checkCommit(s string) error {
-	if len(s) != 40 || strings.Trim(s, "0123456789abcdef") != "" {
-		return fmt.Errorf("commit %.80q: want 40 lower-case hexadecimal digits", s)
 	}
 	return nil
 }

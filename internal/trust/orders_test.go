@@ -20,6 +20,10 @@ func testOrders() *Orders {
 		Restored:   []Restored{{99, Sum([]byte("tree")), epoch, "the disk died"}},
 		Settled:    []Settled{{name("hello.drv"), "bela/statement+01234567", epoch, "bad memory"}},
 		Downgrades: []Downgrade{{"guix", strings.Repeat("0a", 20), epoch, "the tip does not build"}},
+		Channels:   []Channel{{"guix", "https://git.guix.gnu.org/guix.git", "master", strings.Repeat("9e", 20), strings.Repeat("BB", 20), epoch, "as the manual prints it"}},
+		Excuses: []Excuse{
+			{"august", "signed-after-expiry", "guix", "", "", epoch.Add(30 * 24 * time.Hour), epoch, "the key was renewed late"},
+			{"one", "weak-hash", "guix", strings.Repeat("0c", 20), strings.Repeat("CC", 20), epoch.Add(MaxExcuse), epoch, "seen"}},
 	}
 }
 
@@ -76,6 +80,15 @@ func TestOrdersRoundTrip(t *testing.T) {
 		if _, ok := o.MayDowngrade("guix", strings.Repeat("0b", 20)); ok {
 			t.Error("a downgrade to another commit")
 		}
+		if c, ok := o.Channel("guix"); !ok || c != o.Channels[0] {
+			t.Error("no channel")
+		}
+		if _, ok := o.Channel("nonguix"); ok {
+			t.Error("another channel")
+		}
+		if list := o.ExcusesFor("guix"); !slices.Equal(list, o.Excuses) || len(o.ExcusesFor("nonguix")) != 0 {
+			t.Errorf("excuses: %v", list)
+		}
 		if len(o.ForTrack("dev", epoch)) != 1 || len(o.ForTrack("prod", epoch)) != 0 || len(o.ForTrack("dev", epoch.Add(48*time.Hour-time.Second))) != 1 || len(o.ForTrack("dev", epoch.Add(48*time.Hour))) != 0 {
 			t.Error("broken glass lasts too long, or not long enough")
 		}
@@ -92,6 +105,9 @@ func TestOrdersRoundTrip(t *testing.T) {
 	}
 	if _, ok := none.MayDowngrade("", ""); ok {
 		t.Error("no orders allow a downgrade")
+	}
+	if _, ok := none.Channel("guix"); ok || none.ExcusesFor("guix") != nil {
+		t.Error("no orders take a channel")
 	}
 	if none.ForTrack("dev", epoch) != nil || none.Number() != 0 || none.Opened() {
 		t.Error("no orders are something")
@@ -150,6 +166,10 @@ func TestParseOrdersRefuses(t *testing.T) {
 		{"too many lines", sortBody(good+manyLost(MaxOrders), head), "orders-size"},
 		{"over size", good + strings.Repeat("x", MaxOrdersSize), "orders-size"},
 		{"no LF at the end", good[:len(good)-1], "orders-syntax"},
+		{"channel of two branches", add("channel x https://a master main " + h[:40] + " " + strings.Repeat("AB", 20) + " " + day + " x"), "orders-syntax"},
+		{"channel without a reason", add("channel x https://a master " + h[:40] + " " + strings.Repeat("AB", 20) + " " + day), "orders-syntax"},
+		{"excuse for too long", add("excuse x weak-hash guix - - 2027-03-02T09:00:01Z " + day + " x"), "orders-excuse"},
+		{"excuse twice", add("excuse one weak-key guix - - 2026-03-02T09:00:01Z " + day + " x"), "orders-duplicate"},
 		{"tab in the reason", add("lost 8 " + day + " x\ty"), "orders-syntax"},
 	}
 	for _, tt := range tests {
@@ -269,6 +289,7 @@ func TestOrdersSuccessor(t *testing.T) {
 		{"a recall changed", follow(func(o *Orders) { o.Recalls[0].Reason = "nothing" }), one, []string{"orders-dropped"}},
 		{"a lost shipment found", follow(func(o *Orders) { o.Lost = nil }), one, []string{"orders-dropped"}},
 		{"a restoration forgotten", follow(func(o *Orders) { o.Restored = nil }), one, []string{"orders-dropped"}},
+		{"channels and excuses gone", follow(func(o *Orders) { o.Channels, o.Excuses = nil, nil }), one, nil},
 		{"glass mended, the rest settled", follow(func(o *Orders) { o.BreakGlass, o.Settled, o.Downgrades = nil, nil, nil }), one, nil},
 		{"all at once", follow(func(o *Orders) { o.Recalls, o.Lost, o.Enclave = nil, nil, "keep" }), one, []string{"orders-enclave", "orders-dropped", "orders-dropped"}},
 	} {

@@ -33,7 +33,9 @@ func (c *corpus) ordersCases() {
 	changed := func(change func(o *trust.Orders)) []byte { return c.orders(change).Text() }
 	const at = "2026-03-01T09:00:00Z"
 	digest, name := strings.Repeat("ab", 32), trusttest.Base("order", "other")
-	commit := strings.Repeat("0b", 20)
+	commit, signer := strings.Repeat("0b", 20), strings.Repeat("AB", 20)
+	channel := func(fields ...string) string { return "channel " + strings.Join(fields, " ") + " " + at + " x" }
+	excuse := func(fields ...string) string { return "excuse " + strings.Join(fields, " ") + " " + at + " x" }
 
 	judge("O1 O4 O5", "good", "a line of each kind", good)
 	judge("O1", "empty", "no line at all", changed(func(o *trust.Orders) {
@@ -65,6 +67,43 @@ func (c *corpus) ordersCases() {
 		{"downgrade-short", "downgrade guix 0b0b " + at + " x", "orders-syntax"},
 		{"downgrade-channel", "downgrade -guix " + commit + " " + at + " x", "orders-syntax"},
 		{"downgrade-long-channel", "downgrade " + strings.Repeat("a", 65) + " " + commit + " " + at + " x", "orders-syntax"},
+		{"channel", channel("my-Channel_2.0", "ssh://git@forge.example/a/b.git", "team/main-1.x", commit, signer), ""},
+		{"channel-file", channel("own", "file:///srv/git/own.git", "main", commit, signer), ""},
+		{"channel-http", channel("own", "http://forge.example/own", "main", commit, signer), ""},
+		{"channel-url-of-1024", channel("own", "https://"+strings.Repeat("x", 1016), "main", commit, signer), ""},
+		{"channel-url-of-1025", channel("own", "https://"+strings.Repeat("x", 1017), "main", commit, signer), "orders-syntax"},
+		{"channel-url-git", channel("own", "git://forge.example/own", "main", commit, signer), "orders-syntax"},
+		{"channel-url-path", channel("own", "/srv/git/own.git", "main", commit, signer), "orders-syntax"},
+		{"channel-url-bare", channel("own", "https://", "main", commit, signer), "orders-syntax"},
+		{"channel-url-upper-case", channel("own", "HTTPS://forge.example/own", "main", commit, signer), "orders-syntax"},
+		{"channel-no-url", "channel own main " + commit + " " + signer + " " + at + " x", "orders-syntax"},
+		{"channel-name", channel(".own", "https://forge.example/own", "main", commit, signer), "orders-syntax"},
+		{"channel-branch-of-200", channel("own", "https://forge.example/own", strings.Repeat("b", 200), commit, signer), ""},
+		{"channel-branch-of-201", channel("own", "https://forge.example/own", strings.Repeat("b", 201), commit, signer), "orders-syntax"},
+		{"channel-branch-head", channel("own", "https://forge.example/own", "HEAD", commit, signer), "orders-syntax"},
+		{"channel-branch-keyring", channel("own", "https://forge.example/own", "keyring", commit, signer), "orders-syntax"},
+		{"channel-branch-dots", channel("own", "https://forge.example/own", "a..b", commit, signer), "orders-syntax"},
+		{"channel-branch-hidden", channel("own", "https://forge.example/own", "a/.b", commit, signer), "orders-syntax"},
+		{"channel-branch-option", channel("own", "https://forge.example/own", "-b", commit, signer), "orders-syntax"},
+		{"channel-branch-lock", channel("own", "https://forge.example/own", "a.lock/b", commit, signer), "orders-syntax"},
+		{"channel-branch-dot", channel("own", "https://forge.example/own", "a.", commit, signer), "orders-syntax"},
+		{"channel-branch-slashes", channel("own", "https://forge.example/own", "a//b", commit, signer), "orders-syntax"},
+		{"channel-branch-colon", channel("own", "https://forge.example/own", "a:b", commit, signer), "orders-syntax"},
+		{"channel-commit", channel("own", "https://forge.example/own", "main", strings.ToUpper(commit), signer), "orders-syntax"},
+		{"channel-signer", channel("own", "https://forge.example/own", "main", commit, strings.ToLower(signer)), "orders-syntax"},
+		{"channel-signer-long", channel("own", "https://forge.example/own", "main", commit, signer+strings.Repeat("AB", 12)), "orders-syntax"},
+		{"excuse", excuse("weak-hash", "weak-hash", "guix", "-", "-", "2026-04-01T00:00:00Z"), ""},
+		{"excuse-of-commit", excuse("weak-hash", "weak-hash", "guix", commit, "-", "2026-04-01T00:00:00Z"), ""},
+		{"excuse-of-key", excuse("weak-hash", "weak-hash", "guix", "-", signer, "2026-04-01T00:00:00Z"), ""},
+		{"excuse-other-channel", excuse("weak-hash", "weak-hash", "other", "-", "-", "2026-04-01T00:00:00Z"), ""},
+		{"excuse-unknown-code", excuse("weak-hash", "not-a-code", "guix", "-", "-", "2026-04-01T00:00:00Z"), ""},
+		{"excuse-name", excuse("Weak", "weak-hash", "guix", "-", "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-no-code", excuse("weak-hash", "-", "guix", "-", "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-no-channel", excuse("weak-hash", "weak-hash", "-", "-", "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-commit", excuse("weak-hash", "weak-hash", "guix", commit[1:], "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-key", excuse("weak-hash", "weak-hash", "guix", "-", strings.ToLower(signer), "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-for-ever", excuse("weak-hash", "weak-hash", "guix", "-", "-", "-"), "orders-syntax"},
+		{"break-glass-of-channel", "break-glass dev 2026-03-02T09:00:00Z " + digest + " 1 channel " + name + " " + at + " x", ""},
 		{"break-glass-no-track", "break-glass Dev 2026-03-02T09:00:00Z " + digest + " 1 source " + name + " " + at + " x", "orders-syntax"},
 		{"break-glass-kind", "break-glass dev 2026-03-02T09:00:00Z " + digest + " 1 gift " + name + " " + at + " x", "orders-kind"},
 		{"break-glass-name", "break-glass dev 2026-03-02T09:00:00Z " + digest + " 1 derivation " + name + " " + at + " x", "orders-name"},
@@ -74,19 +113,32 @@ func (c *corpus) ordersCases() {
 		if l.code != "" {
 			codes = []string{l.code}
 		}
-		judge("O1", "line-"+l.name, fmt.Sprintf("`%.100s`", l.line), with(l.line), codes...)
+		rule := "O1"
+		if strings.HasPrefix(l.name, "channel") || strings.HasPrefix(l.name, "excuse") {
+			rule = "O1 O9"
+		}
+		judge(rule, "line-"+l.name, fmt.Sprintf("`%.100s`", l.line), with(l.line), codes...)
 	}
 	judge("O2", "lost-twice", "one shipment lost for two reasons", with("lost 7 "+at+" x"), "orders-duplicate")
 	judge("O2", "recall-twice", "one thing recalled for two reasons", with(strings.Replace(lineOf(good, "recall"), "back door", "front door", 1)), "orders-duplicate")
 	judge("O2", "recall-other-name", "one content under another name", with("recall "+trust.Sum([]byte("bad")).String()+" "+name+" "+at+" x"))
 	judge("O2", "settled-twice", "one key settled twice", with(lineOf(good, "settled")+", indeed"), "orders-duplicate")
 	judge("O2", "downgrade-twice", "one commit twice", with(lineOf(good, "downgrade")+" at all"), "orders-duplicate")
+	judge("O2", "channel-twice", "one channel from two places", with(strings.Replace(lineOf(good, "channel"), "https:", "http:", 1)), "orders-duplicate")
+	judge("O2", "channel-same-url", "two channels of one repository", with(strings.Replace(lineOf(good, "channel"), "guix", "guix-2", 1)))
+	judge("O2", "excuse-twice", "one name, two codes", with(strings.Replace(lineOf(good, "excuse"), "expiry", "revocation", 1)), "orders-duplicate")
+	judge("O2", "excuse-again", "another name for the same", with(strings.Replace(lineOf(good, "excuse"), "august", "july", 1)))
 	judge("O2", "break-glass-twice", "one item until two dates", with(strings.Replace(lineOf(good, "break-glass"), "2026-03-03T09", "2026-03-03T08", 1)), "orders-duplicate")
 	judge("O2", "restored-again", "one backup, needed again", with(strings.Replace(lineOf(good, "restored"), "09:00:00Z", "09:30:00Z", 1)))
 	judge("O2", "restored-twice", "one restoration for two reasons", with(lineOf(good, "restored")+" again"), "orders-duplicate")
 	judge("O3", "line-of-same-date", "a line of the orders' own date", with("lost 8 2026-03-01T10:00:00Z x"))
 	judge("O3", "line-from-the-future", "a line dated after the orders", with("lost 8 2026-03-01T10:00:01Z x"), "orders-date")
 	judge("O3", "break-glass-empty", "glass that ends when it begins", swap("2026-03-03T09:00:00Z", at), "orders-break-glass")
+	judge("O3", "excuse-empty", "an excuse that ends when it begins", with(excuse("b", "weak-hash", "guix", "-", "-", at)), "orders-excuse")
+	judge("O3", "excuse-second", "an excuse of a second", with(excuse("b", "weak-hash", "guix", "-", "-", "2026-03-01T09:00:01Z")))
+	judge("O3", "excuse-366", "366 days to the second", with(excuse("b", "weak-hash", "guix", "-", "-", "2027-03-02T09:00:00Z")))
+	judge("O3", "excuse-longer", "366 days and a second", with(excuse("b", "weak-hash", "guix", "-", "-", "2027-03-02T09:00:01Z")), "orders-excuse")
+	judge("O3", "channel-from-the-future", "a channel dated after the orders", with(strings.Replace(channel("own", "https://forge.example/own", "main", commit, signer), at, "2026-03-01T10:00:01Z", 1)), "orders-date")
 
 	c.judge("orders", "O4", "one-officer", "one of two", c.note(good, "olga/order"), "orders-threshold")
 	c.judge("orders", "O4", "root-key", "an officer's key for roots", trust.JoinNote(good, c.line(good, c.e.Key("olga/order")), c.line(good, c.e.Key("omar/root"))), "orders-threshold")
@@ -128,7 +180,12 @@ func (c *corpus) ordersCases() {
 	follow("next-recall-changed", "a recall has another reason", func(o *trust.Orders) { o.Recalls[0].Reason = "nothing" }, "orders-dropped")
 	follow("next-lost-dropped", "a lost shipment is back", func(o *trust.Orders) { o.Lost = nil }, "orders-dropped")
 	follow("next-restored-dropped", "a restoration is gone", func(o *trust.Orders) { o.Restored = nil }, "orders-dropped")
-	follow("next-rest-dropped", "all else may go", func(o *trust.Orders) { o.BreakGlass, o.Settled, o.Downgrades = nil, nil, nil })
+	follow("next-rest-dropped", "all else may go", func(o *trust.Orders) {
+		o.BreakGlass, o.Settled, o.Downgrades, o.Channels, o.Excuses = nil, nil, nil, nil, nil
+	})
+	follow("next-channel", "a channel comes from elsewhere, with another introduction", func(o *trust.Orders) {
+		o.Channels[0].URL, o.Channels[0].Commit, o.Channels[0].Signer = "https://forge.example/guix", commit, signer
+	})
 	follow("next-all", "all at once", func(o *trust.Orders) { o.Recalls, o.Lost, o.Previous = nil, nil, trust.Sum(nil) }, "orders-dropped", "orders-dropped", "orders-previous")
 	v = c.judge("orders", "O6 V2", "skipped-dropped", "a verifier that has not seen version 2 still finds that a recall is gone", c.note(c.nextOrders(func(o *trust.Orders) { o.Version, o.Previous, o.Recalls = 3, trust.Sum(nil), nil }).Text(), orderers...), "orders-dropped")
 	v.Accepted = []string{ordersFile}
@@ -167,6 +224,12 @@ func (c *corpus) listCases() {
 	judge("A1", "name", "a name that is none", sub(line(1), strings.Replace(line(1), good.Items[1].Name, good.Items[1].Name[1:], 1)), "allowlist-name")
 	i := slices.IndexFunc(good.Items, func(it trust.Item) bool { return it.Kind == trust.KindSource })
 	judge("A1", "name-drv", "a source that is called a derivation", sub(line(i), strings.TrimSuffix(line(i), "\n")+".drv\n"), "allowlist-name")
+	judge("A1", "channel", "a channel", changed(func(a *trust.Allowlist) {
+		a.Items = append(a.Items, trust.Item{SHA256: trust.Sum([]byte("pin")), Size: 9, Kind: trust.KindChannel, Name: trusttest.Base("channel", "guix-channel-"+strings.Repeat("0a", 20))})
+	}))
+	judge("A1", "channel-drv", "a channel that is called a derivation", changed(func(a *trust.Allowlist) {
+		a.Items = append(a.Items, trust.Item{SHA256: trust.Sum([]byte("pin")), Size: 9, Kind: trust.KindChannel, Name: trusttest.Base("channel", "guix.drv")})
+	}), "allowlist-name")
 	judge("A1", "two-of-a-name", "two items of one name", changed(func(a *trust.Allowlist) {
 		it := a.Items[1]
 		it.SHA256 = trust.Sum(nil)

@@ -263,6 +263,7 @@ func (c *corpus) rootCases() {
 	c.judgeRoot("R9", "threshold-above", "more than there are", swap("threshold root 2", "threshold root 4"), "root-threshold-range")
 	c.judgeRoot("R9 T3", "threshold-far-above", "a number that is one, and far too great", swap("threshold root 2", "threshold root 4611686018427387904"), "root-threshold-range")
 	c.judgeRoot("R9", "threshold-order-above", "more than have an order key", sortBody(strings.Replace(string(drop("key order oona "+c.e.Key("oona/order").VKey().String())), "threshold order 2", "threshold order 3", 1), rootHead), "root-threshold-range")
+	c.judgeRoot("R9", "threshold-channel", "for channels, as many as there are", with("threshold allowlist/dev/channel 3"))
 	c.judgeRoot("R9", "threshold-kind-above", "more reviewers than there are", with("threshold allowlist/dev/source 4"), "root-threshold-range")
 	c.judgeRoot("R8 R9", "threshold-two-keys", "two keys of one person are one", sortBody(strings.Replace(string(good), "threshold root 2", "threshold root 4", 1)+"key root olga "+trusttest.Key(c.t, "olga/root", "second").VKey().String()+"\n", rootHead), "root-threshold-range")
 	c.judgeRoot("R5 R9", "threshold-bounds", "one key has not begun on the root's date", sortBody(strings.Replace(strings.Replace(string(good), "threshold root 2", "threshold root 3", 1), omarLine, omarLine+" 2026-03-02T00:00:00Z -", 1), rootHead), "root-threshold-range")

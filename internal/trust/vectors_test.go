@@ -160,6 +160,10 @@ func (c *corpus) orders(change func(o *trust.Orders)) *trust.Orders {
 		Restored:   []trust.Restored{{Size: 99, Tree: trust.Sum([]byte("tree")), Date: trusttest.Epoch, Reason: "the disk died"}},
 		Settled:    []trust.Settled{{Derivation: base("hello.drv"), KeyID: c.e.Key("bria/statement").ID(), Date: trusttest.Epoch, Reason: "bad memory"}},
 		Downgrades: []trust.Downgrade{{Channel: "guix", Commit: strings.Repeat("0a", 20), Date: trusttest.Epoch, Reason: "the tip does not build"}},
+		Channels:   []trust.Channel{{Name: "guix", URL: "https://git.guix.gnu.org/guix.git", Branch: "master", Commit: strings.Repeat("9e", 20), Signer: strings.Repeat("BB", 20), Date: trusttest.Epoch, Reason: "as the manual prints it"}},
+		Excuses: []trust.Excuse{
+			{Name: "august", Code: "signed-after-expiry", Channel: "guix", Until: trusttest.Epoch.Add(30 * day), Date: trusttest.Epoch, Reason: "the key was renewed late"},
+			{Name: "one-merge", Code: "malformed-headers", Channel: "guix", Commit: strings.Repeat("0c", 20), Key: strings.Repeat("CC", 20), Until: trusttest.Epoch.Add(trust.MaxExcuse), Date: trusttest.Epoch, Reason: "seen and harmless"}},
 	}
 	if change != nil {
 		change(o)

@@ -1,6 +1,7 @@
 package ceremony
 
 import (
+	"strings"
 	"time"
 
 	"sallyport/internal/trust"
@@ -39,6 +40,30 @@ func OrderChanges(old, next *trust.Orders, now time.Time) []Change {
 	for _, s := range unsettled {
 		w.say(false, "what %s says of %s counts again", s.KeyID, s.Derivation)
 	}
+	closedChannels, channels := diff(old.Channels, next.Channels)
+	for _, c := range channels {
+		w.say(true, "channel %s is taken from %s, branch %s, introduced by commit %s, signed by %s: %s", c.Name, c.URL, c.Branch, c.Commit, spaced(c.Signer), c.Reason)
+	}
+	for _, c := range closedChannels {
+		w.say(false, "channel %s from %s, branch %s, introduced by commit %s, signed by %s, is not taken any more", c.Name, c.URL, c.Branch, c.Commit, spaced(c.Signer))
+	}
+	expired, excuses := diff(old.Excuses, next.Excuses)
+	for _, e := range excuses {
+		of, state := "", "until "+trust.FormatDate(e.Until)
+		if e.Commit != "" {
+			of += ", of commit " + e.Commit
+		}
+		if e.Key != "" {
+			of += ", of key " + spaced(e.Key)
+		}
+		if !now.Before(e.Until) {
+			state = "over since " + trust.FormatDate(e.Until)
+		}
+		w.say(true, "excuse %s: findings %s about channel %s pass%s, %s: %s", e.Name, e.Code, e.Channel, of, state, e.Reason)
+	}
+	for _, e := range expired {
+		w.say(false, "excuse %s for findings %s about channel %s is gone", e.Name, e.Code, e.Channel)
+	}
 	ended, downgrades := diff(old.Downgrades, next.Downgrades)
 	for _, d := range downgrades {
 		w.say(true, "channel %s may go back to commit %s: %s", d.Channel, d.Commit, d.Reason)
@@ -51,4 +76,20 @@ func OrderChanges(old, next *trust.Orders, now time.Time) []Change {
 		w.say(true, "the ledger goes on from a backup of size %d, tree %x: what was entered behind it is given up: %s", r.Size, r.Tree, r.Reason)
 	}
 	return sorted(w.list)
+}
+
+// spaced prints a fingerprint as gpg and Guix do, so that it can be compared with one on paper.
+func spaced(fingerprint string) string {
+	var b strings.Builder
+	for i := 0; i < len(fingerprint); i += 4 {
+		switch i {
+		case 0:
+		case len(fingerprint) / 2:
+			b.WriteString("  ")
+		default:
+			b.WriteByte(' ')
+		}
+		b.WriteString(fingerprint[i:min(i+4, len(fingerprint))])
+	}
+	return b.String()
 }
