@@ -210,7 +210,8 @@ func (e *Enclave) Order(change func(o *trust.Orders)) *trust.Orders {
 	o := &trust.Orders{Enclave: Name, Version: 1, Date: e.Clock(), Root: e.Root.Version}
 	if last != nil {
 		*o = trust.Orders{Enclave: Name, Version: last.Version + 1, Date: e.Clock(), Root: e.Root.Version, Previous: last.Digest(), BreakGlass: last.BreakGlass,
-			Lost: last.Lost, Recalls: last.Recalls, Restored: last.Restored, Settled: last.Settled, Downgrades: last.Downgrades}
+			Lost: last.Lost, Recalls: last.Recalls, Restored: last.Restored, Settled: last.Settled, Downgrades: last.Downgrades,
+			Channels: last.Channels, Excuses: last.Excuses}
 	}
 	change(o)
 	note, err := trust.SignNote(o.Text(), Key(e.T, "olga/order"))

@@ -19,8 +19,8 @@ import (
 )
 
 func orderNoun(env *frame.Env) *cobra.Command {
-	return noun("order", "what officers order: recalls, lost shipments, break-glass",
-		orderSign(env), orderAccept(env), orderShow(env), orderLost(env), orderBreakGlass(env), orderClose(env), orderSettle(env), orderDowngrade(env), orderRestored(env), orderRenew(env))
+	return noun("order", "what officers order: recalls, lost shipments, channels, break-glass",
+		orderSign(env), orderAccept(env), orderShow(env), orderLost(env), orderBreakGlass(env), orderClose(env), orderSettle(env), orderDowngrade(env), orderChannel(env), orderExcuse(env), orderRestored(env), orderRenew(env))
 }
 
 // An OrderDraft is what a verb that drafts orders works on.
@@ -54,7 +54,8 @@ func EditOrders(env *frame.Env, c *cobra.Command, args *[]string, edit func(*Ord
 		if last != nil {
 			*o = trust.Orders{Enclave: root.Enclave, Version: last.Version + 1, Date: later(now, root.Date, last.Date), Root: root.Version, Previous: last.Digest(),
 				BreakGlass: slices.Clone(last.BreakGlass), Lost: slices.Clone(last.Lost), Recalls: slices.Clone(last.Recalls),
-				Restored: slices.Clone(last.Restored), Settled: slices.Clone(last.Settled), Downgrades: slices.Clone(last.Downgrades)}
+				Restored: slices.Clone(last.Restored), Settled: slices.Clone(last.Settled), Downgrades: slices.Clone(last.Downgrades),
+				Channels: slices.Clone(last.Channels), Excuses: slices.Clone(last.Excuses)}
 		}
 		name := draft
 		if name == "" {
@@ -73,7 +74,8 @@ func EditOrders(env *frame.Env, c *cobra.Command, args *[]string, edit func(*Ord
 			}
 			b := before.Orders
 			*o = trust.Orders{Enclave: b.Enclave, Version: b.Version, Date: later(now, b.Date), Root: b.Root, Previous: b.Previous,
-				BreakGlass: b.BreakGlass, Lost: b.Lost, Recalls: b.Recalls, Restored: b.Restored, Settled: b.Settled, Downgrades: b.Downgrades}
+				BreakGlass: b.BreakGlass, Lost: b.Lost, Recalls: b.Recalls, Restored: b.Restored, Settled: b.Settled, Downgrades: b.Downgrades,
+				Channels: b.Channels, Excuses: b.Excuses}
 		}
 		od := &OrderDraft{Zone: z, Root: root, Orders: o, Now: o.Date}
 		if err := edit(od); err != nil {
@@ -288,11 +290,18 @@ func ordersJSON(env *frame.Env, o *trust.Orders) map[string]any {
 	for _, d := range o.Downgrades {
 		downgrades = append(downgrades, line{"channel": d.Channel, "commit": d.Commit, "date": date(d.Date), "reason": d.Reason})
 	}
+	channels, excuses := []line{}, []line{}
+	for _, c := range o.Channels {
+		channels = append(channels, line{"name": c.Name, "url": c.URL, "branch": c.Branch, "commit": c.Commit, "signer": c.Signer, "date": date(c.Date), "reason": c.Reason})
+	}
+	for _, e := range o.Excuses {
+		excuses = append(excuses, line{"name": e.Name, "code": e.Code, "channel": e.Channel, "commit": e.Commit, "key": e.Key, "until": date(e.Until), "over": !env.Clock().Before(e.Until), "date": date(e.Date), "reason": e.Reason})
+	}
 	for _, r := range o.Restored {
 		restored = append(restored, line{"size": r.Size, "tree": base64.StdEncoding.EncodeToString(r.Tree[:]), "date": date(r.Date), "reason": r.Reason})
 	}
 	return line{"enclave": o.Enclave, "version": o.Version, "date": date(o.Date), "root": o.Root, "digest": o.Digest().String(), "fingerprint": trust.Fingerprint(o.Digest()),
-		"recalls": recalls, "lost": lost, "break_glass": glass, "settled": settled, "downgrades": downgrades, "restored": restored}
+		"recalls": recalls, "lost": lost, "break_glass": glass, "settled": settled, "downgrades": downgrades, "channels": channels, "excuses": excuses, "restored": restored}
 }
 
 func textOrders(env *frame.Env, w io.Writer, o *trust.Orders) {
