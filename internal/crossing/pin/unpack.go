@@ -1,0 +1,287 @@
+package pin
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"sallyport/guix/channel/git"
+	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/store/durable"
+	"sallyport/internal/trust"
+)
+
+// CodePack is the code of a pack that is not whole, not well formed, or refers to what is not there.
+const CodePack = "channel-pack"
+
+// scratch is the directory in a repository in which a pack becomes one of its own.
+const scratch = "unpack"
+
+// Unpack puts the objects of a pack into the bare repository dir, which is made if it is not there. base is a bare repository whose objects the pack may refer to, ""
+// for none; those of dir itself it may refer to as well. What is wrong with the pack is a trust.Refusal; then, as after any error, dir has no object more than before.
+//
+// When it returns, the pack is durable. One run may work on a directory at a time; what a run that was killed has left is removed by the next.
+func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io.Reader) (err error) {
+	for _, d := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		if err := durable.MkdirAll(durable.OS{}, filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "HEAD"), []byte("ref: refs/heads/none\n"), 0o644); err != nil {
+		return err
+	}
+	work := filepath.Join(dir, scratch)
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	view, err := g.View(work, gitrun.Repository{})
+	if err != nil {
+		return err
+	}
+	// Everything that may be referred to. Git is told by a file whose lines are paths.
+	var others []string
+	for _, d := range []string{dir, base} {
+		if d == "" {
+			continue
+		}
+		if d, err = filepath.EvalSymlinks(filepath.Join(d, "objects")); err != nil {
+			return err
+		}
+		if d, err = filepath.Abs(d); err != nil {
+			return err
+		}
+		if strings.ContainsAny(d, "\n\"#") {
+			return fmt.Errorf("%q: git cannot be told of a directory of such a name", d)
+		}
+		if !slices.Contains(others, d) {
+			others = append(others, d)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(view.Dir, "objects", "info", "alternates"), []byte(strings.Join(others, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	in := &counter{r: pack}
+	err = g.Run(ctx, view, gitrun.Command{
+		Args: []string{"index-pack", "--stdin", "--fix-thin", "--strict"}, Stdin: in, Read: others, Time: gitTime,
+	})
+	var exit *gitrun.ExitError
+	switch {
+	case in.err() != nil:
+		return in.err()
+	case errors.As(err, &exit) && exit.Status > 0 && !ownFault(exit.Stderr):
+		return trust.Refuse(CodePack, "bundle", "git cannot take its pack: %.500q", exit.Stderr)
+	case err != nil:
+		return err
+	}
+	made := filepath.Join(view.Dir, "objects", "pack")
+	name, err := onePack(made)
+	if err != nil {
+		return err
+	}
+	if err := readAgain(ctx, filepath.Join(made, name), in); err != nil {
+		return err
+	}
+	// An index without its pack is passed over, a pack without its index is not seen: the index is what makes the objects appear.
+	for _, suffix := range []string{".pack", ".idx"} {
+		if err := syncFile(filepath.Join(made, name+suffix)); err != nil {
+			return err
+		}
+	}
+	for _, suffix := range []string{".pack", ".idx"} {
+		if err := durable.Rename(durable.OS{}, filepath.Join(made, name+suffix), filepath.Join(dir, "objects", "pack", name+suffix)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownFault tells, by what git says, a fault of this machine from one of the pack.
+func ownFault(said string) bool {
+	for _, s := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.ENOMEM, syscall.EFBIG, syscall.EROFS} {
+		if strings.Contains(strings.ToLower(said), ": "+s.Error()) {
+			return true
+		}
+	}
+	return strings.Contains(said, "out of memory")
+}
+
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+var packForm = regexp.MustCompile(`^pack-[0-9a-f]{40}\.(idx|pack|rev)$`)
+
+// onePack finds what git has written.
+func onePack(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	base := ""
+	for _, e := range entries {
+		name := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+		if !packForm.MatchString(e.Name()) || !e.Type().IsRegular() || base != "" && base != name {
+			return "", fmt.Errorf("git wrote %q among its packs", e.Name())
+		}
+		base = name
+	}
+	if base == "" {
+		return "", errors.New("git wrote no pack")
+	}
+	return base, nil
+}
+
+// A counter counts what is read, and keeps the head of a pack.
+type counter struct {
+	r    io.Reader
+	n    atomic.Int64
+	mu   sync.Mutex
+	head []byte // the first 12 bytes
+	fail error
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.head = append(c.head, p[:min(n, 12-len(c.head))]...)
+	if err != nil && err != io.EOF {
+		c.fail = err
+	}
+	return n, err
+}
+
+func (c *counter) err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fail
+}
+
+// readAgain reads every object of a pack that git has written, and sees whether in, from which it was made, ended where the pack did.
+func readAgain(ctx context.Context, name string, in *counter) error {
+	index, err := os.ReadFile(name + ".idx")
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(name + ".pack")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	p, err := git.OpenPack(index, f, st.Size())
+	if err != nil {
+		return fmt.Errorf("git wrote what is no pack: %w", err)
+	}
+	// OpenPack has checked that the tables have these sizes.
+	const tables, idSize = 8 + 256*4, 20
+	type entry struct {
+		id git.ID
+		at int64
+	}
+	count := int(binary.BigEndian.Uint32(index[tables-4:]))
+	entries := make([]entry, count)
+	small := index[tables+count*(idSize+4):]
+	large := small[count*4:]
+	for i := range entries {
+		e := &entries[i]
+		copy(e.id[:], index[tables+i*idSize:])
+		if e.at = int64(binary.BigEndian.Uint32(small[4*i:])); e.at >= 1<<31 {
+			k := int(e.at-1<<31) * 8
+			if k+8 > len(large)-2*idSize {
+				return errors.New("git wrote an index with an offset that it does not have")
+			}
+			e.at = int64(binary.BigEndian.Uint64(large[k:]))
+		}
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return int(max(-1, min(1, a.at-b.at))) })
+	// Git adds the bases that a thin pack lacks behind the objects that it got. It stops reading at the end of the pack, whatever follows.
+	if len(in.head) < 12 {
+		return trust.Refuse(CodePack, "bundle", "its pack ends in its head")
+	}
+	got := int(binary.BigEndian.Uint32(in.head[8:]))
+	end := st.Size()
+	switch {
+	case got > count:
+		return fmt.Errorf("git wrote %d objects of %d", count, got)
+	case got < count:
+		end = entries[got].at + idSize // the checksum stands where the first of them was put
+	}
+	if _, err := io.Copy(io.Discard, io.LimitReader(in, 1)); err != nil {
+		return err
+	}
+	if n := in.n.Load(); n != end {
+		return trust.Refuse(CodePack, "bundle", "its pack ends at byte %d, but it goes on", end)
+	}
+
+	db := &git.Database{Packs: []*git.Pack{p}, Collides: git.Collides}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// Neighbours stand on the same bases, so each worker takes a run of them at a time.
+	const run = 2048
+	var at atomic.Int64
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			r := db.NewReader()
+			for ctx.Err() == nil {
+				to := int(at.Add(run))
+				from := to - run
+				if from >= count {
+					return
+				}
+				for _, e := range entries[from:min(to, count)] {
+					if err := readObject(r, e.id); err != nil {
+						cancel(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// readObject reads one object, whose id and form are checked.
+func readObject(r *git.Reader, id git.ID) error {
+	kind, content, err := r.ReadAny(id)
+	if err == nil {
+		switch kind {
+		case git.KindCommit:
+			_, err = git.ParseCommit(bytes.Clone(content))
+		case git.KindTree:
+			for _, err = range git.Entries(content) {
+				if err != nil {
+					break
+				}
+			}
+		}
+	}
+	var e *git.Error
+	if errors.As(err, &e) {
+		return trust.Refuse(CodePack, "object "+id.String(), "%v", e)
+	}
+	return err
+}
