@@ -27,7 +27,7 @@ type approved struct {
 }
 
 func (a *audit) imported(e *entry) error {
-	n, digest := e.number("shipment"), e.subjects[0].digest
+	n, digest := e.number("shipment"), strings.Clone(e.subjects[0].digest)
 	switch former := a.imports[n]; {
 	case former != nil && former.manifest == digest:
 		return refuse("shipment-replayed", e.String(), "shipment %d was imported before", n)
@@ -36,7 +36,7 @@ func (a *audit) imported(e *entry) error {
 	case a.lost(n):
 		return refuse("shipment-lost", e.String(), "orders %d say that shipment %d will never come", a.standing().version, n)
 	}
-	m := &imported{n, digest, e.text("person"), false}
+	m := &imported{n, digest, e.keep("person"), false}
 	a.imports[n] = m
 	if manifest := a.manifests[digest]; manifest != nil {
 		for _, line := range manifest.lines {
@@ -83,7 +83,7 @@ func (r *root) need(list *allowlist) int64 {
 
 // allow judges an allowlist as it comes in force: its place in the chain, its bytes, its signatures, its approvals.
 func (a *audit) allow(e *entry) error {
-	track, version, digest := e.text("track"), e.number("version"), e.subjects[0].digest
+	track, version, digest := e.keep("track"), e.number("version"), e.subjects[0].digest
 	about, last, before := fmt.Sprintf("allowlist %s/%d", track, version), a.versions[track], a.allowed[track]
 	switch {
 	case version == last && (before == nil || before.digest != digest):

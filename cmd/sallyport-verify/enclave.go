@@ -81,10 +81,10 @@ func (a *audit) entry(e *entry) {
 	case "ordered":
 		err = a.order(e)
 	case "undersigned":
-		a.signatures[undersigned{e.text("document"), e.number("version"), e.subjects[0].digest, e.text("person"), e.text("signature")}] = true
+		a.signatures[undersigned{e.keep("document"), e.number("version"), strings.Clone(e.subjects[0].digest), e.keep("person"), e.keep("signature")}] = true
 	case "recalled":
 		for _, s := range e.subjects {
-			a.recorded[recalledItem{e.number("version"), s.name, s.digest}]++
+			a.recorded[recalledItem{e.number("version"), strings.Clone(s.name), strings.Clone(s.digest)}]++
 		}
 	case "restored":
 		err = a.restore(e)
@@ -93,7 +93,7 @@ func (a *audit) entry(e *entry) {
 	case "rejected":
 		err = a.rejected(e)
 	case "approved":
-		a.approvals[approval{e.text("track"), e.number("version"), e.subjects[0].digest, e.text("person")}] = approved{e.text("signature"), e.index}
+		a.approvals[approval{e.keep("track"), e.number("version"), strings.Clone(e.subjects[0].digest), e.keep("person")}] = approved{e.keep("signature"), e.index}
 	case "allowed":
 		err = a.allow(e)
 	case "signed":
@@ -110,7 +110,7 @@ func (a *audit) entry(e *entry) {
 
 // clock tells of clocks that went back. Persons write their statements elsewhere, and earlier than they are recorded.
 func (a *audit) clock(e *entry) {
-	if kinds[e.kind].signer != station {
+	if e.of.signer != station {
 		return
 	}
 	if time := e.text("time"); time < a.latest {
@@ -363,7 +363,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 		require = strings.Split(o.require, ",")
 	}
 	for _, k := range require {
-		if kinds[k].signer == "" {
+		if kinds[k] == nil {
 			return usageError(fmt.Sprintf("--require %q is no kind of statement", k))
 		}
 	}

@@ -187,7 +187,7 @@ func (l *ledger) treeAt(size int64) (root hash, err error) {
 	nodes, bundles := l.rest, size/tileWidth
 	if size%tileWidth > 0 && len(l.full) > 0 && bundles < int64(len(l.full[0])) {
 		b := bundle{index: bundles}
-		if _, err := l.leaves(&b); err != nil {
+		if err := l.leaves(&b); err != nil {
 			return root, err
 		}
 		if nodes = b.hashes; merkle(nodes) != l.full[0][bundles] {
@@ -255,11 +255,10 @@ func (l *ledger) tile(buffer []byte, level int, index int64, want []hash) error 
 
 // split cuts a bundle into entries, each with its length of two bytes before it. The second of these is left on: a leaf is hashed
 // behind a byte that is zero, and there is one to write over.
-func split(data []byte, width int) (framed [][]byte, ok bool) {
-	framed = make([][]byte, 0, width)
+func split(framed [][]byte, data []byte, width int) (_ [][]byte, ok bool) {
 	for range width {
 		if len(data) < 2 || len(data)-2 < int(binary.BigEndian.Uint16(data)) {
-			return nil, false
+			return framed, false
 		}
 		n := 2 + int(binary.BigEndian.Uint16(data))
 		framed, data = append(framed, data[1:n]), data[n:]
@@ -272,41 +271,49 @@ type bundle struct {
 	index   int64
 	ready   chan bool
 	data    []byte
+	leaves  [][]byte
 	hashes  []hash
+	text    []byte // keyids and payloads, one behind the other
 	entries []entry
 	above   hash
 	err     error
 }
 
 // leaves reads entries 256*b.index and following, and hashes them.
-func (l *ledger) leaves(b *bundle) (leaves [][]byte, err error) {
-	b.hashes, b.entries = b.hashes[:0], b.entries[:0]
+func (l *ledger) leaves(b *bundle) error {
+	b.leaves, b.hashes, b.entries = b.leaves[:0], b.hashes[:0], b.entries[:0]
 	width := int(min(tileWidth, l.head.size-b.index*tileWidth))
 	name, data, have, err := l.read(b.data, "entries", b.index, width, maxBundle)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	b.data = data
-	framed, ok := split(data, have)
-	if !ok {
-		return nil, refuse("ledger-bundle", name, "does not hold exactly %d entries", have)
+	var ok bool
+	if b.leaves, ok = split(b.leaves, data, have); !ok {
+		return refuse("ledger-bundle", name, "does not hold exactly %d entries", have)
 	}
-	for _, f := range framed[:width] {
-		f[0] = 0
-		b.hashes, leaves = append(b.hashes, sha256.Sum256(f)), append(leaves, f[1:])
+	b.leaves = b.leaves[:width]
+	for _, leaf := range b.leaves {
+		leaf[0] = 0
+		b.hashes = append(b.hashes, sha256.Sum256(leaf))
 	}
-	return leaves, nil
+	return nil
 }
 
 // fill does with a bundle all that can be done without those before it. It is called by several goroutines.
 func (l *ledger) fill(b *bundle) {
-	leaves, err := l.leaves(b)
-	if b.err = err; err != nil {
+	if b.err = l.leaves(b); b.err != nil {
 		return
 	}
-	b.entries = slices.Grow(b.entries, len(leaves))[:len(leaves)]
-	for i, leaf := range leaves {
-		b.entries[i].check(l, b.index*tileWidth+int64(i), leaf)
+	b.entries, b.text = slices.Grow(b.entries, len(b.leaves))[:len(b.leaves)], b.text[:0]
+	for i, leaf := range b.leaves {
+		e := &b.entries[i]
+		*e = entry{statement: statement{subjects: e.subjects[:0], predicate: e.predicate[:0], sig: e.sig[:0]}, index: b.index*tileWidth + int64(i)}
+		b.text, e.err = e.unseal(b.text, leaf[1:])
+	}
+	text := string(b.text) // all at once: a string for each entry would take as long as reading it
+	for i := range b.entries {
+		b.entries[i].check(l, text)
 	}
 	b.above = merkle(b.hashes)
 	b.err = l.tile(b.data, 0, b.index, b.hashes) // nobody needs the data any more

@@ -20,9 +20,9 @@ type word struct {
 }
 
 func (a *audit) say(e *entry) {
-	drv, digests := e.text("derivation"), sum256([]byte(e.subjectText))
+	drv, digests := e.keep("derivation"), sum256([]byte(e.subjectText))
 	outputs := sum256(append(digests, get(e.predicate, "outputs")...))
-	a.built[strings.Clone(drv)] = append(a.built[drv], word{e.key, strings.Clone(e.text("time")), strings.Clone(e.text("derivation-sha256")), [32]byte(outputs), [32]byte(digests)})
+	a.built[drv] = append(a.built[drv], word{e.key, e.keep("time"), e.keep("derivation-sha256"), [32]byte(outputs), [32]byte(digests)})
 }
 
 // words are those that count about a derivation: of builders by the root in force, and not set aside by the orders.
@@ -97,7 +97,7 @@ func (a *audit) agreed(e *entry) error {
 	for _, s := range e.subjects {
 		name := strings.TrimPrefix(s.name, storeDir)
 		r := cmp.Or(out, a.recalled(name, s.digest))
-		a.follow(name, r)
+		a.follow(strings.Clone(name), r)
 		if r.before(a.ordered) {
 			wrong.add("recalled", e.String(), "orders %d recalled %s, which is %.300q or what it came from: %s", r.version, r.name, name, r.reason)
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,11 +17,18 @@ const (
 	maxDepth     = 16 // of arrays and objects, the predicate being the first
 )
 
-// kind is what one kind of statement demands: the role of its signer, and the members of its predicate.
+// kind is what one kind of statement demands: the role of its signer, its subjects, and the members of its predicate.
 type kind struct {
-	signer  string
-	members []form
+	signer, subjects string
+	members          []form
 }
+
+// What the subjects of a kind are.
+const (
+	one     = "one"
+	outputs = "outputs" // the paths that its member outputs has
+	some    = "some"
+)
 
 // form is a member's name and what its value must be: a string, a number or a count of a sort (text.go), an object, or one of records; [] and {} are
 // arrays and objects of what stands behind, []< an array that is sorted and has nothing twice.
@@ -37,8 +43,8 @@ var records = map[string]struct {
 	"output":  {[]form{{"path", "path"}, {"references", "[]<path"}, {"size", "count"}}, "nothing"},
 }
 
-func says(signer, members string) kind {
-	k := kind{signer: signer}
+func says(signer, subjects, members string) *kind {
+	k := &kind{signer: signer, subjects: subjects}
 	for m := range strings.SplitSeq(members+", time date, zone origin", ", ") {
 		name, value, _ := strings.Cut(m, " ")
 		k.members = append(k.members, form{name, value})
@@ -47,38 +53,40 @@ func says(signer, members string) kind {
 	return k
 }
 
-var kinds = map[string]kind{
-	"created":     says(station, "enclave name, kind name"),
-	"root":        says(station, "version number, changes []text"),
-	"undersigned": says(station, "document document, version number, person name, signature line"),
-	"ordered":     says(station, "version number, persons []text"),
-	"recalled":    says(station, "version number"),
-	"collected":   says(station, "items count, bytes count, request sha256"),
-	"inspected":   says(station, "files count, bytes count, findings {}count, confinement object"),
-	"shipped":     says(station, "shipment number, items count, bytes count"),
-	"imported":    says("importer", "shipment number, items count, bytes count, person name"),
-	"refused":     says(station, "stage text, reasons []finding, total count"),
-	"approved":    says(station, "track name, version number, person name, signature line"),
-	"rejected":    says(station, "shipment number, person name, date date, reason reason, signature line"),
-	"allowed":     says(station, "track name, version number, persons []text"),
-	"released":    says(station, "track name, version number, from name"),
-	"signed":      says(station, "track name"),
-	"built":       says("builder", "derivation path, derivation-sha256 sha256, outputs {}output, person name, system text"),
-	"agreed":      says(station, "derivation path, builders []text"),
-	"disagreed":   says(station, "builders {}[]text"),
-	"restored":    says(station, "size number, version number"),
-	"rebuilt":     says(station, "size number"),
-	"witnessed":   says(station, "person name, size number, signature line"),
-	"checked":     says(station, "host name, date date, orders count, items count, recalled count, derived count, unknown count, kept count, report sha256"),
+var kinds = map[string]*kind{
+	"created":     says(station, one, "enclave name, kind name"),
+	"root":        says(station, one, "version number, changes []text"),
+	"undersigned": says(station, one, "document document, version number, person name, signature line"),
+	"ordered":     says(station, one, "version number, persons []text"),
+	"recalled":    says(station, some, "version number"),
+	"collected":   says(station, some, "items count, bytes count, request sha256"),
+	"inspected":   says(station, some, "files count, bytes count, findings {}count, confinement object"),
+	"shipped":     says(station, some, "shipment number, items count, bytes count"),
+	"imported":    says("importer", one, "shipment number, items count, bytes count, person name"),
+	"refused":     says(station, some, "stage text, reasons []finding, total count"),
+	"approved":    says(station, one, "track name, version number, person name, signature line"),
+	"rejected":    says(station, one, "shipment number, person name, date date, reason reason, signature line"),
+	"allowed":     says(station, one, "track name, version number, persons []text"),
+	"released":    says(station, one, "track name, version number, from name"),
+	"signed":      says(station, some, "track name"),
+	"built":       says("builder", outputs, "derivation path, derivation-sha256 sha256, outputs {}output, person name, system text"),
+	"agreed":      says(station, some, "derivation path, builders []text"),
+	"disagreed":   says(station, some, "builders {}[]text"),
+	"restored":    says(station, one, "size number, version number"),
+	"rebuilt":     says(station, one, "size number"),
+	"witnessed":   says(station, one, "person name, size number, signature line"),
+	"checked":     says(station, one, "host name, date date, orders count, items count, recalled count, derived count, unknown count, kept count, report sha256"),
 }
 
-// statement is one entry of a ledger, well formed but not yet believed.
+// statement is one entry of a ledger, well formed but not yet believed. Its strings lie in one that many entries share: clone what is kept.
 type statement struct {
 	kind, keyid, payload string
-	sig, raw             []byte
+	of                   *kind // what its kind demands; nil of an unknown one
+	sig                  []byte
 	subjects             []subject
 	subjectText          string // their JSON
 	predicate            []member
+	start, middle, end   int // where keyid and payload lie in the shared string
 }
 
 type subject struct{ name, digest string }
@@ -97,6 +105,7 @@ func get(members []member, name string) string {
 }
 
 func (st *statement) text(name string) string  { return unquote(get(st.predicate, name)) }
+func (st *statement) keep(name string) string  { return strings.Clone(st.text(name)) }
 func (st *statement) number(name string) int64 { return number(get(st.predicate, name)) }
 
 // parts takes an object or array apart that was read before.
@@ -115,18 +124,17 @@ func unquote(json string) string {
 	return json
 }
 
-// check judges what can be judged of an entry without those before it: its form, and whether any key of its keyid signed it.
-func (e *entry) check(l *ledger, index int64, leaf []byte) {
-	*e = entry{statement: statement{subjects: e.subjects[:0], predicate: e.predicate[:0], sig: e.sig[:0], raw: e.raw[:0]}, index: index}
-	if e.err = e.open(leaf); e.err != nil {
-		return
+// check judges what can be judged of an unsealed entry without those before it: its form, and whether any key of its keyid signed it.
+func (e *entry) check(l *ledger, text string) {
+	if e.err == nil {
+		e.err = e.open(text)
 	}
 	known := l.keys[e.keyid] // more than one only if two roots give two keys one number
-	if len(known) == 0 {
+	if e.err != nil || len(known) == 0 {
 		return
 	}
 	e.key = known[0]
-	if l.persons && kinds[e.kind].signer == station {
+	if l.persons && e.of.signer == station {
 		return
 	}
 	message := []byte("DSSEv1 28 application/vnd.in-toto+json " + strconv.Itoa(len(e.payload)) + " " + e.payload)
@@ -138,7 +146,7 @@ func (e *entry) check(l *ledger, index int64, leaf []byte) {
 
 // signedBy tells what is wrong with the signature of an entry, k being the key of its keyid that is in force.
 func (e *entry) signedBy(k *key, origin string, has func(role, person string) bool) (wrong faults) {
-	role := kinds[e.kind].signer
+	role := e.of.signer
 	switch {
 	case k == nil || !k.counts(e.text("time")):
 		wrong.add("statement-key", "", "key %.100q is unknown, or does not count at that time", e.keyid)
@@ -165,17 +173,40 @@ func (e *entry) signature(area, text string, keys []*key) (by []signature, wrong
 	return by, wrong
 }
 
-// open reads an entry and judges its form. It leaves a kind unless that is wrong.
-func (st *statement) open(leaf []byte) error {
+// unseal takes a DSSE envelope apart. What its base64 says is appended to the bytes that will be the shared string. Only the one
+// spelling of an envelope passes.
+func (st *statement) unseal(text, leaf []byte) ([]byte, error) {
 	if len(leaf) > maxEnvelope {
-		return refuse("statement-size", "", "%d bytes, more than %d", len(leaf), maxEnvelope)
+		return text, refuse("statement-size", "", "%d bytes, more than %d", len(leaf), maxEnvelope)
 	}
-	misfits, err := st.parse(leaf)
+	rest, ok := bytes.CutPrefix(leaf, []byte(`{"payload":"`))
+	payload, rest, ok1 := bytes.Cut(rest, []byte(`","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"`))
+	keyid, rest, ok2 := bytes.Cut(rest, []byte(`","sig":"`))
+	sig, ok3 := bytes.CutSuffix(rest, []byte(`"}]}`))
+	var ok4, ok5 bool
+	st.start, text = len(text), append(text, keyid...)
+	st.middle = len(text)
+	text, ok4 = append64(text, payload)
+	st.end = len(text)
+	st.sig, ok5 = append64(st.sig[:0], sig)
+	if !ok || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(st.sig) < 1 || len(st.sig) > maxSignature {
+		return text, refuse("statement-not-canonical", "", "not an envelope in its one spelling")
+	}
+	return text, nil
+}
+
+// open reads an unsealed entry from the shared string, and judges its form. It leaves a kind unless that is wrong.
+func (st *statement) open(text string) error {
+	st.keyid, st.payload = text[st.start:st.middle], text[st.middle:st.end]
+	if !is("keyid", st.keyid) {
+		return refuse("statement-not-canonical", "", "%.100q is no keyid", st.keyid)
+	}
+	misfits, err := st.parsePayload()
 	if err != nil {
 		return refuse("statement-not-canonical", "", "%v", err)
 	}
 	name := st.kind
-	if st.kind = ""; kinds[name].signer == "" {
+	if st.kind = ""; st.of == nil {
 		return refuse("statement-kind", "", "kind %.100q is unknown", name)
 	}
 	var wrong faults
@@ -185,37 +216,22 @@ func (st *statement) open(leaf []byte) error {
 	if len(wrong) > 0 {
 		return wrong
 	}
-	switch st.kind = name; name {
-	case "created", "root", "undersigned", "ordered", "imported", "approved", "rejected", "allowed", "released", "restored", "rebuilt", "witnessed", "checked":
-		if len(st.subjects) != 1 {
-			return refuse("statement-predicate", "", "%d subjects, not one", len(st.subjects))
-		}
-	case "built":
-		outputs := get(st.predicate, "outputs") // each has one path, and quotes within strings are escaped
-		if strings.Count(outputs, `"path":"`) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !strings.Contains(outputs, `"path":"`+s.name+`"`) }) {
-			return refuse("statement-predicate", "", "the subjects are not the outputs")
-		}
+	st.kind = name
+	var paths string // each output has one, and quotes within strings are escaped
+	if st.of.subjects == outputs {
+		paths = get(st.predicate, "outputs")
+	}
+	switch {
+	case st.of.subjects == one && len(st.subjects) != 1:
+		return refuse("statement-predicate", "", "%d subjects, not one", len(st.subjects))
+	case st.of.subjects == outputs && (strings.Count(paths, `"path":"`) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !strings.Contains(paths, `"path":"`+s.name+`"`) })):
+		return refuse("statement-predicate", "", "the subjects are not the outputs")
 	}
 	return nil
 }
 
-// parse reads a DSSE envelope and the statement in it, and names the members that are missing or of another form. Only the canonical
-// bytes of each pass: the scanner accepts nothing that would be printed otherwise, so there is nothing to print again.
-func (st *statement) parse(leaf []byte) (misfits []string, err error) {
-	rest, ok := bytes.CutPrefix(leaf, []byte(`{"payload":"`))
-	payload, rest, ok1 := bytes.Cut(rest, []byte(`","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"`))
-	keyid, rest, ok2 := bytes.Cut(rest, []byte(`","sig":"`))
-	sig, ok3 := bytes.CutSuffix(rest, []byte(`"}]}`))
-	var ok4, ok5 bool
-	st.raw, ok4 = append64(st.raw, payload)
-	st.sig, ok5 = append64(st.sig, sig)
-	if !ok || !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || len(st.sig) < 1 || len(st.sig) > maxSignature || !is("keyid", string(keyid)) {
-		return nil, errors.New("not an envelope in its one spelling")
-	}
-	st.keyid, st.payload = string(keyid), string(st.raw)
-	return st.parsePayload()
-}
-
+// parsePayload reads the statement in the envelope, and names the members that are missing or of another form. Only canonical bytes pass: the scanner accepts
+// nothing that would be printed otherwise, so there is nothing to print again.
 func (st *statement) parsePayload() (misfits []string, err error) {
 	s := &scanner{s: st.payload}
 	s.literal(`{"_type":"https://in-toto.io/Statement/v1","subject":[`)
@@ -241,10 +257,14 @@ func (st *statement) parsePayload() (misfits []string, err error) {
 		s.fail("predicate type %.100q", name)
 	}
 	s.literal(`,"predicate":`)
-	if s.err == nil && !strings.HasPrefix(s.s[s.i:], "{") {
+	if s.err == nil && s.peek() != '{' {
 		s.fail("the predicate is no object")
 	}
-	misfits = s.members(1, kinds[st.kind].members, "", &st.predicate)
+	var demanded []form
+	if st.of = kinds[st.kind]; st.of != nil {
+		demanded = st.of.members
+	}
+	misfits = s.members(1, demanded, "", &st.predicate)
 	s.literal(`}`)
 	return misfits, s.end("payload")
 }

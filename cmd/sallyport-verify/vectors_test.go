@@ -126,7 +126,7 @@ func (v *verifier) document(do string, data, follows []byte) error {
 
 func (v *verifier) statement(data []byte, origin string) (*entry, error) {
 	e := &entry{}
-	if e.check(v.ledger, 0, data); e.err != nil {
+	if e.read(v.ledger, data); e.err != nil {
 		return e, e.err
 	}
 	err := e.signedBy(v.now().byID[e.keyid], origin, v.now().has).err()
