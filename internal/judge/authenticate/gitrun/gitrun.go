@@ -133,6 +133,7 @@ const configuration = `[core]
 	writeBitmaps = false
 [advice]
 	defaultBranchName = false
+	graftFileDeprecated = false
 `
 
 // View makes a git directory in dir, which must not be there.
