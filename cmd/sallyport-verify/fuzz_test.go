@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -131,7 +132,7 @@ func FuzzVKey(f *testing.F) {
 	f.Add(newKey("olga/root").vkey())
 	f.Add(newKey("wendy/witness").vkey())
 	f.Fuzz(func(t *testing.T, s string) {
-		if k, ok := parseVKey(s); ok && (k.kind == plain || k.kind == cosignature) && k.id+"+"+b64([]byte(vkeyTypes[k.kind]+k.raw)) != s {
+		if k, ok := parseVKey(s); ok && (k.kind == edwards || k.kind == cosignature) && k.id+"+"+b64([]byte(vkeyTypes[k.kind]+k.raw)) != s {
 			t.Errorf("%q prints as another", s)
 		}
 	})
@@ -270,4 +271,34 @@ func FuzzBundle(f *testing.F) {
 			t.Errorf("%q prints as %q", data, again)
 		}
 	})
+}
+
+// What the package decodes in its strict mode, line ends apart, and nothing else.
+func FuzzBase64(f *testing.F) {
+	for n := range 20 {
+		f.Add(b64(bytes.Repeat([]byte{0xfb}, n)), 0, byte('='))
+		f.Add(b64(bytes.Repeat([]byte{0xff, 0}, n)), n, byte('\n'))
+	}
+	f.Fuzz(func(t *testing.T, s string, at int, c byte) {
+		for _, s := range []string{s, b64([]byte(s)), b64([]byte(s))[:max(0, min(at, len(s)))] + string(c) + b64([]byte(s))[max(0, min(at, len(s))):]} {
+			want, err := base64.StdEncoding.Strict().DecodeString(s)
+			good := err == nil && !strings.ContainsAny(s, "\r\n")
+			got, ok := append64([]byte("before"), []byte(s))
+			if ok != good || ok && string(got) != "before"+string(want) {
+				t.Errorf("%q: %q, %t; want %q, %v", s, got, ok, want, err)
+			}
+		}
+	})
+}
+
+func TestDate(t *testing.T) {
+	for s, good := range map[string]bool{
+		"2026-01-02T03:04:05Z": true, "2024-02-29T23:59:59Z": true, "0000-01-01T00:00:00Z": true, "2023-02-29T00:00:00Z": false, "2026-01-02T24:00:00Z": false, "2026-01-02T23:59:60Z": false,
+		"2026-00-02T03:04:05Z": false, "2026-01-32T03:04:05Z": false, "2026-01-02T3:04:05.0Z": false, "2026-01-02T03:04:05z": false, "2026-01-02t03:04:05Z": false, "2026-01-02T03:04:05": false, "2026-01-02T03:04:05ZZ": false,
+		"2026-01-02 03:04:05Z": false, "": false, "20260-1-02T03:04:05Z": false, "2026-01-02T03:04:05+": false, "2026-01-02T03:04:5+1Z": false,
+	} {
+		if is("date", s) != good {
+			t.Errorf("%q: not %t", s, good)
+		}
+	}
 }

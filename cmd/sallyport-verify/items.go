@@ -159,7 +159,7 @@ func isRule(s string) bool {
 				value, ok = v, true
 			}
 		}
-		if !ok || term <= before || at == 0 || at > maxName || term[0] < 'a' || value == "" || len(value) > maxRuleValue || !isPrintable(value) || strings.ContainsAny(value, " <>=!") {
+		if !ok || term <= before || at == 0 || at > maxName || term[0] < 'a' || value == "" || len(value) > maxRuleValue || !isMadeOf(printable, value) || strings.ContainsAny(value, " <>=!") {
 			return false
 		}
 		before = term

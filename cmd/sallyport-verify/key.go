@@ -20,7 +20,7 @@ import (
 
 // Kinds of keys (docs/spec/keys.md).
 const (
-	plain       = "ed25519"
+	edwards     = "ed25519"
 	cosignature = "cosignature" // C2SP tlog-cosignature: the signature has the time before it
 	p256        = "p256"
 	sshsig      = "sshsig"
@@ -30,7 +30,7 @@ const (
 )
 
 // vkeyTypes is what stands before the public key in a vkey.
-var vkeyTypes = map[string]string{plain: "\x01", cosignature: "\x04", p256: "\xffsallyport-p256", sshsig: "\xffsallyport-sshsig", mldsa87: "\xffsallyport-mldsa87"}
+var vkeyTypes = map[string]string{edwards: "\x01", cosignature: "\x04", p256: "\xffsallyport-p256", sshsig: "\xffsallyport-sshsig", mldsa87: "\xffsallyport-mldsa87"}
 
 const (
 	maxSSHSig = 1024
@@ -135,7 +135,7 @@ func (k *key) setSSH(public string) bool {
 	}
 	if security {
 		k.application = w.str()
-		sound = sound && len(k.application) <= 128 && isPrintable(k.application) && strings.HasPrefix(k.application, "ssh:")
+		sound = sound && len(k.application) <= 128 && isMadeOf(printable, k.application) && strings.HasPrefix(k.application, "ssh:")
 	}
 	return sound && w.end()
 }
@@ -250,7 +250,7 @@ func sshNumber(n *big.Int) string {
 
 // time is that of a cosignature that was verified.
 func (s signature) time() string {
-	return time.Unix(int64(binary.BigEndian.Uint64(s.sig)), 0).UTC().Format(dateForm)
+	return time.Unix(int64(binary.BigEndian.Uint64(s.sig)), 0).UTC().Format(time.RFC3339)
 }
 
 // pin is a root's fingerprint as a person handed it over: the 64 digits of its SHA-256, or its first 160 bits in base32. Case, hyphens
@@ -258,7 +258,7 @@ func (s signature) time() string {
 type pin string
 
 func parsePin(s string) (pin, bool) {
-	if !isPrintable(s) {
+	if !isMadeOf(printable, s) {
 		return "", false
 	}
 	s = strings.NewReplacer("-", "", " ", "").Replace(strings.ToLower(s))

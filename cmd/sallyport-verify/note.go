@@ -54,7 +54,7 @@ func parseSignature(line string) (signature, bool) {
 	signed, dash := strings.CutPrefix(line, "— ")
 	name, b64, _ := strings.Cut(signed, " ")
 	raw, ok := decode64(b64)
-	if !dash || !ok || len(raw) < 5 || len(raw) > maxSignatureLine || name == "" || len(name) > maxKeyName || !isPrintable(name) || strings.Contains(name, "+") {
+	if !dash || !ok || len(raw) < 5 || len(raw) > maxSignatureLine || name == "" || len(name) > maxKeyName || !isMadeOf(printable, name) || strings.Contains(name, "+") {
 		return signature{}, false
 	}
 	return signature{name, line, binary.BigEndian.Uint32(raw), raw[4:], nil}, true

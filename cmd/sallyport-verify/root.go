@@ -24,13 +24,13 @@ type purpose struct {
 }
 
 var contexts = map[string]purpose{
-	"root":       {"officer", plain, p256 + " " + sshsig},
-	"order":      {"officer", plain, p256 + " " + sshsig},
-	"manifest":   {"collector", plain, p256 + " " + sshsig + " " + mldsa87},
+	"root":       {"officer", edwards, p256 + " " + sshsig},
+	"order":      {"officer", edwards, p256 + " " + sshsig},
+	"manifest":   {"collector", edwards, p256 + " " + sshsig + " " + mldsa87},
 	"sums":       {"collector", minisign, ""},
-	"allowlist":  {"reviewer", plain, p256 + " " + sshsig},
-	"statement":  {"", plain, p256 + " " + sshsig},
-	"checkpoint": {station, plain, ""},
+	"allowlist":  {"reviewer", edwards, p256 + " " + sshsig},
+	"statement":  {"", edwards, p256 + " " + sshsig},
+	"checkpoint": {station, edwards, ""},
 	"witness":    {"witness", cosignature, ""},
 	"narinfo":    {"", guix, ""},
 }

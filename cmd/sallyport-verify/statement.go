@@ -321,24 +321,29 @@ func (s *scanner) skip(c byte) bool {
 
 // str reads a string and returns what it says.
 func (s *scanner) str() string {
-	start := s.i
-	s.literal(`"`)
-	for text, i := s.s, s.i; i < len(text); {
+	if !s.skip('"') {
+		s.fail("no string")
+	}
+	start, escapes := s.i, false
+	for text, i := s.s, s.i; i < len(text); i++ {
 		c := text[i]
-		if i++; c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
+		if alphabets[c]&plain != 0 {
 			continue
 		}
-		switch s.i = i; c {
+		switch s.i = i + 1; c {
 		case '"':
-			return unquote(text[start:i])
+			if escapes {
+				return unquote(text[start-1 : s.i])
+			}
+			return text[start:i]
 		case '\\':
-			if i == len(text) || text[i] != '"' && text[i] != '\\' {
+			if escapes = true; s.i == len(text) || text[s.i] != '"' && text[s.i] != '\\' {
 				s.fail("an escape that is not needed")
 				return ""
 			}
 			i++
 		default:
-			r, n := utf8.DecodeRuneInString(text[i-1:])
+			r, n := utf8.DecodeRuneInString(text[i:])
 			if r == utf8.RuneError && n == 1 || unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
 				s.fail("a character that strings must not hold")
 				return ""

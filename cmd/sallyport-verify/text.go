@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -30,9 +31,9 @@ func is(sort, s string) (ok bool) {
 	case "field", "word":
 		return (s != "" || sort == "field") && !strings.Contains(s, " ")
 	case "name": // of a person, an enclave, a track or a policy
-		return s != "" && len(s) <= maxName && s[0] != '-' && isMadeOf(s, "-")
+		return s != "" && len(s) <= maxName && s[0] != '-' && isMadeOf(nameBytes, s)
 	case "channel":
-		return s != "" && len(s) <= maxChannel && strings.IndexByte("._+-", s[0]) < 0 && isMadeOf(s, upper+"._+-")
+		return s != "" && len(s) <= maxChannel && strings.IndexByte("._+-", s[0]) < 0 && isMadeOf(channelBytes, s)
 	case "role":
 		return strings.Contains(roles, " "+s+" ") && is("word", s)
 	case "context":
@@ -45,8 +46,7 @@ func is(sort, s string) (ok bool) {
 		n, err := strconv.ParseInt(s, 10, 64)
 		return err == nil && n <= maxNumber && (n > 0 || n == 0 && sort == "count") && strconv.FormatInt(n, 10) == s
 	case "date":
-		t, err := time.Parse(dateForm, s)
-		return err == nil && len(s) == len("2006-01-02T15:04:05Z") && string(t.AppendFormat(make([]byte, 0, 32), dateForm)) == s
+		return isDate(s)
 	case "bound":
 		return s == "-" || is("date", s)
 	case "sha256":
@@ -62,11 +62,11 @@ func is(sort, s string) (ok bool) {
 	case "openpgp or -":
 		return s == "-" || is("openpgp", s)
 	case "url": // of a channel
-		ok = len(s) <= maxURL && !strings.Contains(s, " ") && isPrintable(s)
+		ok = len(s) <= maxURL && !strings.Contains(s, " ") && isMadeOf(printable, s)
 		return ok && slices.ContainsFunc([]string{"https://", "http://", "ssh://", "file:///"}, func(way string) bool { return len(s) > len(way) && s[:len(way)] == way })
 	case "branch":
 		for part := range strings.SplitSeq(s, "/") {
-			if !isMadeOf(part, upper+"._+-") || part == "" || part[0] == '.' || part[0] == '-' || strings.HasSuffix(part, ".") || strings.HasSuffix(part, ".lock") {
+			if !isMadeOf(channelBytes, part) || part == "" || part[0] == '.' || part[0] == '-' || strings.HasSuffix(part, ".") || strings.HasSuffix(part, ".lock") {
 				return false
 			}
 		}
@@ -75,7 +75,7 @@ func is(sort, s string) (ok bool) {
 		raw, ok := decode64(s)
 		return ok && len(raw) == sha256.Size
 	case "reason":
-		return s != "" && len(s) <= maxReason && isPrintable(s) && strings.TrimSpace(s) == s
+		return s != "" && len(s) <= maxReason && isMadeOf(printable, s) && strings.TrimSpace(s) == s
 	case "item kind":
 		return s == "source" || s == "derivation" || s == "output" || s == "channel"
 	case "item name":
@@ -100,12 +100,9 @@ func is(sort, s string) (ok bool) {
 	return false
 }
 
-// dateForm is read fast by its package; of what that takes, only whole seconds of UTC have 20 bytes and print again.
-const dateForm = time.RFC3339
-
 // instant is the time of a date.
 func instant(date string) time.Time {
-	t, _ := time.Parse(dateForm, date)
+	t, _ := time.Parse(time.RFC3339, date)
 	return t
 }
 
@@ -115,40 +112,59 @@ func number(s string) int64 {
 	return n
 }
 
-const upper = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+// Alphabets: a bit of each byte's place in a table.
+const (
+	hexDigits    = 1 << iota
+	nameBytes    // of a person, an enclave, a track, a policy
+	channelBytes // of a channel or a part of a branch's name
+	storeHashes  // Guix's base32 has no e, o, t, u
+	storeNames
+	printable
+	plain // printable, and stands for itself in JSON
+)
 
-// isMadeOf tells whether s is of lower-case letters, digits and these others.
-func isMadeOf(s, others string) bool {
+var alphabets = func() (table [256]byte) {
+	const digits, lower, upper = "0123456789", "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	for bit, bytes := range []string{digits + "abcdef", digits + lower + "-", digits + lower + upper + "._+-", digits + "abcdfghijklmnpqrsvwxyz", digits + lower + upper + "+-._?="} {
+		for _, c := range bytes {
+			table[c] |= 1 << bit
+		}
+	}
+	for c := ' '; c <= '~'; c++ {
+		if table[c] |= printable; c != '"' && c != '\\' {
+			table[c] |= plain
+		}
+	}
+	return table
+}()
+
+// isMadeOf tells whether all bytes of s are of an alphabet.
+func isMadeOf(alphabet byte, s string) bool {
 	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && strings.IndexByte(others, c) < 0 {
+		alphabet &= alphabets[s[i]]
+	}
+	return alphabet != 0
+}
+
+func isHex(s string, length int) bool { return len(s) == length && isMadeOf(hexDigits, s) }
+
+func isDate(s string) bool {
+	const form = "0000-00-00T00:00:00Z"
+	for i := range min(len(form), len(s)) {
+		if c := s[i]; c != form[i] && (form[i] != '0' || c < '0' || c > '9') {
 			return false
 		}
 	}
-	return true
-}
-
-func isHex(s string, length int) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return len(s) == length
-}
-
-func isPrintable(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r > 0x7e }) < 0
+	_, err := time.Parse(time.RFC3339, s)
+	return err == nil && len(s) == len(form)
 }
 
 const storeDir = "/gnu/store/"
 
-// isStoreName tells whether s is the base name of a store path: HASH-NAME. Guix's base32 has no e, o, t, u.
+// isStoreName tells whether s is the base name of a store path: HASH-NAME.
 func isStoreName(s string) bool {
-	if len(s) < storeHash+2 || len(s) > storeHash+1+maxStoreName || s[storeHash] != '-' || s[storeHash+1] == '.' {
-		return false
-	}
-	hash, name := s[:storeHash], s[storeHash+1:]
-	return isMadeOf(hash, "") && !strings.ContainsAny(hash, "eotu") && isMadeOf(name, upper+"+-._?=")
+	return len(s) >= storeHash+2 && len(s) <= storeHash+1+maxStoreName && s[storeHash] == '-' && s[storeHash+1] != '.' &&
+		isMadeOf(storeHashes, s[:storeHash]) && isMadeOf(storeNames, s[storeHash+1:])
 }
 
 // originEnclave returns the enclave of a ledger's origin sallyport/ENCLAVE/KIND, nothing if it is none.
@@ -166,15 +182,41 @@ func digestOf[T []byte | string](b T) string {
 	return hex.EncodeToString(h[:])
 }
 
-// decode64 decodes standard padded base64. The package skips line feeds and carriage returns; the length shows them.
+// decode64 decodes standard padded base64 in its one spelling.
 func decode64(s string) ([]byte, bool) { return append64(nil, []byte(s)) }
 
+// append64 does most of that by four tables, twice as fast as the package, which does the end. The package skips line feeds and carriage
+// returns; the length shows them.
 func append64(to, s []byte) ([]byte, bool) {
-	raw, err := strict64.AppendDecode(to, s)
-	return raw, err == nil && strict64.EncodedLen(len(raw)-len(to)) == len(s)
+	whole := max(len(s)-1, 0) / 8 * 8
+	n, bad := len(to), uint32(0)
+	to = slices.Grow(to, len(s)/4*3+2)
+	to = to[:cap(to)]
+	for i := 0; i < whole; i += 8 {
+		c := [8]byte(s[i:])
+		left := sextets[0][c[0]] | sextets[1][c[1]] | sextets[2][c[2]] | sextets[3][c[3]]
+		right := sextets[0][c[4]] | sextets[1][c[5]] | sextets[2][c[6]] | sextets[3][c[7]]
+		binary.BigEndian.PutUint64(to[n:], uint64(left)<<40|uint64(right)<<16)
+		n, bad = n+6, bad|left|right
+	}
+	to, err := strict64.AppendDecode(to[:n], s[whole:])
+	return to, err == nil && bad < 1<<24 && strict64.EncodedLen(len(to)-n) == len(s)-whole
 }
 
 var strict64 = base64.StdEncoding.Strict()
+
+// sextets has the value of each digit of base64 in each of four places, and more than any value for all other bytes.
+var sextets = func() (tables [4][256]uint32) {
+	for place := range tables {
+		for c := range tables[place] {
+			tables[place][c] = 1 << 24
+		}
+		for value, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/" {
+			tables[place][c] = uint32(value) << (18 - 6*place)
+		}
+	}
+	return tables
+}()
 
 // quote shows what came from outside.
 func quote(s string) string { return fmt.Sprintf("%.200q", s) }

@@ -36,7 +36,7 @@ type minisig struct {
 
 func parseMinisig(text string) (m minisig, err error) {
 	l := strings.Split(text, "\n")
-	if len(l) != 5 || l[4] != "" || !isPrintable(strings.Join(l, "")) {
+	if len(l) != 5 || l[4] != "" || !isMadeOf(printable, strings.Join(l, "")) {
 		return m, errors.New("is not four lines of ASCII")
 	}
 	raw, ok := decode64(l[1])
