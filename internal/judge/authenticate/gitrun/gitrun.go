@@ -189,6 +189,8 @@ type Command struct {
 	Write  []string  // those that it may read and write beside the view
 	Output int64     // bytes; 0 means MaxOutput
 	Time   time.Duration
+
+	Protocol int // version of git's protocol that a client asked for, where git serves one
 }
 
 // An ExitError says that git ended with a status other than 0.
@@ -219,6 +221,9 @@ func (g *Git) Run(ctx context.Context, v *View, c Command) error {
 		"GIT_NO_REPLACE_OBJECTS=1", "GIT_GRAFT_FILE=/dev/null", "GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=file", "GIT_PROTOCOL_FROM_USER=0",
 		"GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=/bin/false", "SSH_ASKPASS=/bin/false", "GIT_SSH_COMMAND=/bin/false", "GIT_OPTIONAL_LOCKS=0", "GIT_PAGER=cat",
 		"GIT_EDITOR=/bin/false", "GIT_ADVICE=0",
+	}
+	if c.Protocol > 0 {
+		env = append(env, "GIT_PROTOCOL=version="+strconv.Itoa(c.Protocol))
 	}
 	allowed := rules{write: append([]string{v.Dir}, c.Write...), read: c.Read}
 	if v.objects != "" {
