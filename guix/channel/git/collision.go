@@ -49,12 +49,25 @@ func Collides(head, content []byte) bool {
 		return (*[64]byte)(content[64*i-n:])
 	}
 	var s scan
-	for i := range whole + size/64 {
-		b := block(i)
-		s.w.expand(b)
-		if left := suspects(&s.w); left != 0 {
-			s.advance(&first, content, tail[:], n, whole, i)
-			if s.collides(left) {
+	all := whole + size/64
+	for i := 0; i < all; i += 2 {
+		a := block(i)
+		b := a
+		if i+1 < all {
+			b = block(i + 1)
+		}
+		s.two.expand(a, b)
+		left := suspects(&s.two)
+		if left == 0 {
+			continue
+		}
+		for k, of := range [2]uint32{uint32(left), uint32(left >> 32)} {
+			if of == 0 || i+k == all {
+				continue
+			}
+			s.w.expand(block(i + k))
+			s.advance(&first, content, tail[:], n, whole, i+k)
+			if s.collides(of) {
 				return true
 			}
 		}
@@ -67,10 +80,27 @@ const rounds = 80
 // A schedule is an expanded block.
 type schedule [rounds]uint32
 
+// A pair is two expanded blocks side by side, the second in the upper halves, as far as conditions need them. One step for both costs little more
+// than one for each.
+type pair [128]uint64 // of a size that a mask keeps an index in
+
+const ones = 1<<32 | 1 // the lowest bit of each half
+
+func (w *pair) expand(a, b *[64]byte) {
+	for i := range 16 {
+		w[i] = uint64(binary.BigEndian.Uint32(a[4*i:])) | uint64(binary.BigEndian.Uint32(b[4*i:]))<<32
+	}
+	for i := 16; i <= lastCondition; i++ {
+		x := w[i-3] ^ w[i-8] ^ w[i-14] ^ w[i-16]
+		w[i] = x<<1&^ones | x>>31&ones // each half by itself
+	}
+}
+
 type state [5]uint32
 
 // A scan goes over a message.
 type scan struct {
+	two    pair
 	w      schedule
 	h      state              // the chaining value before the block, where it was needed
 	hash   hash.Hash          // what computes it
@@ -109,19 +139,16 @@ func (s *scan) advance(first *[64]byte, content, tail []byte, n, whole, i int) {
 
 // collides tries the vectors that are left.
 func (s *scan) collides(left uint32) bool {
-	next := s.h.plus(s.forward(&s.w, s.h, 0))
+	next := s.h.plus(s.forward(&s.w, s.h))
 	for ; left != 0; left &= left - 1 {
 		v := &vectors[bits.TrailingZeros32(left)]
 		// From where the two messages have the same state, back to the other one's chaining value and on to its next.
 		at := s.late[v.step-40]
-		other := s.w
+		var other schedule
 		for i := range other {
-			other[i] ^= v.difference[i]
+			other[i] = s.w[i] ^ v.difference[i]
 		}
-		keep := s.late
-		end := backward(&other, at, v.step).plus(s.forward(&other, at, v.step))
-		s.late = keep
-		if end == next {
+		if backward(&other, at, v.step).plus(onward(&other, at, v.step)) == next {
 			return true
 		}
 	}
@@ -152,10 +179,10 @@ const (
 	k3 = 0xca62c1d6
 )
 
-// forward makes the steps from the one given on, and keeps the states before the later ones.
-func (s *scan) forward(w *schedule, h state, from int) state {
+// forward makes all steps, and keeps the states before the later ones.
+func (s *scan) forward(w *schedule, h state) state {
 	a, b, c, d, e := h[0], h[1], h[2], h[3], h[4]
-	i := from
+	i := 0
 	for ; i < 20; i++ {
 		a, b, c, d, e = bits.RotateLeft32(a, 5)+(b&c|^b&d)+e+w[i]+k0, a, bits.RotateLeft32(b, 30), c, d
 	}
@@ -168,6 +195,19 @@ func (s *scan) forward(w *schedule, h state, from int) state {
 	}
 	for ; i < rounds; i++ {
 		s.late[i-40] = state{a, b, c, d, e}
+		a, b, c, d, e = bits.RotateLeft32(a, 5)+(b^c^d)+e+w[i]+k3, a, bits.RotateLeft32(b, 30), c, d
+	}
+	return state{a, b, c, d, e}
+}
+
+// onward makes the steps from step on, which is 40 or more.
+func onward(w *schedule, s state, step int) state {
+	a, b, c, d, e := s[0], s[1], s[2], s[3], s[4]
+	i := max(step, 40)
+	for ; i < 60; i++ {
+		a, b, c, d, e = bits.RotateLeft32(a, 5)+((b|c)&d|b&c)+e+w[i]+k2, a, bits.RotateLeft32(b, 30), c, d
+	}
+	for ; i < rounds; i++ {
 		a, b, c, d, e = bits.RotateLeft32(a, 5)+(b^c^d)+e+w[i]+k3, a, bits.RotateLeft32(b, 30), c, d
 	}
 	return state{a, b, c, d, e}
@@ -338,6 +378,8 @@ func newConditions(at func(int) uint32) []condition {
 type check struct {
 	condition
 	vectors uint32
+	both    uint64 // vectors, in each half
+	differs uint64 // differ, in each half
 }
 
 // checks are the conditions of all vectors, in an order in which few suffice to exclude all.
@@ -363,7 +405,7 @@ var checks = func() (order []check) {
 				}
 			}
 			if sum > most || sum == most && less(c, best.condition) {
-				best, most = check{c, mask}, sum
+				best, most = check{c, mask, uint64(mask) * ones, uint64(c.differ) * ones}, sum
 			}
 		}
 		delete(all, best.condition)
@@ -382,14 +424,14 @@ func less(a, b condition) bool {
 	return slices.Compare([]uint8{a.t1, a.b1, a.t2, a.b2, a.differ}, []uint8{b.t1, b.b1, b.t2, b.b2, b.differ}) < 0
 }
 
-// suspects returns the vectors whose conditions a block meets, one bit each.
-func suspects(w *schedule) uint32 {
-	left := ^uint32(0)
+// suspects returns the vectors whose conditions a block meets, one bit each: those of the first block, then those of the second.
+func suspects(w *pair) uint64 {
+	left := ^uint64(0)
 	for i := range checks {
 		c := &checks[i]
-		x := w[c.t1%rounds]>>(c.b1&31) ^ w[c.t2%rounds]>>(c.b2&31) ^ uint32(c.differ)
-		left &^= c.vectors & -(x & 1)
-		if left == 0 {
+		x := (w[c.t1%uint8(len(w))]>>(c.b1&31)^w[c.t2%uint8(len(w))]>>(c.b2&31))&ones ^ c.differs
+		// A half whose bit is set becomes all ones.
+		if left &^= c.both & (x<<32 - x); left == 0 {
 			return 0
 		}
 	}

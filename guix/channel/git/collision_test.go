@@ -66,7 +66,7 @@ func TestCollisionStates(t *testing.T) {
 		w := new(schedule)
 		w.expand(&b)
 		var s scan
-		end := initial.plus(s.forward(w, initial, 0))
+		end := initial.plus(s.forward(w, initial))
 		var got []byte
 		for _, x := range end {
 			got = binary.BigEndian.AppendUint32(got, x)
@@ -77,6 +77,9 @@ func TestCollisionStates(t *testing.T) {
 		step := 40 + r.IntN(rounds-40)
 		if back := backward(w, s.late[step-40], step); back != initial {
 			t.Fatalf("%d steps forward and back: %x", step, back)
+		}
+		if on := initial.plus(onward(w, s.late[step-40], step)); on != end {
+			t.Fatalf("from step %d on: %x, want %x", step, on, end)
 		}
 	}
 }
@@ -102,14 +105,38 @@ func TestVectors(t *testing.T) {
 		for i := 0; i < 64; i += 8 {
 			binary.LittleEndian.PutUint64(b[i:], r.Uint64())
 		}
-		w := new(schedule)
-		if w.expand(&b); suspects(w) != 0 {
+		// Two blocks side by side are judged as each by itself, condition for condition.
+		other := b
+		other[r.IntN(64)] ^= 1 << r.IntN(8)
+		two := new(pair)
+		two.expand(&b, &other)
+		left := suspects(two)
+		if got, want := [2]uint32{uint32(left), uint32(left >> 32)}, [2]uint32{meets(&b), meets(&other)}; got != want {
+			t.Fatalf("suspects are %x, want %x", got, want)
+		}
+		if uint32(left) != 0 {
 			met++
 		}
 	}
 	if met == 0 || met > blocks/5 {
 		t.Errorf("%d of %d blocks are suspect", met, blocks)
 	}
+}
+
+// meets tells the vectors all of whose conditions a block meets.
+func meets(b *[64]byte) (all uint32) {
+	w := new(schedule)
+	w.expand(b)
+	for i, v := range vectors {
+		met := true
+		for _, c := range v.conditions {
+			met = met && (w[c.t1]>>c.b1^w[c.t2]>>c.b2)&1 == uint32(c.differ)
+		}
+		if met {
+			all |= 1 << i
+		}
+	}
+	return all
 }
 
 func BenchmarkCollides(b *testing.B) {

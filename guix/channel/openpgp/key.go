@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -54,7 +55,9 @@ type Key struct {
 	g, y    *big.Int
 	point   ed25519.PublicKey
 	modulus func() *modulus       // of n, made once
-	powers  func() (g, y *powers) // of g and y, made once
+	powers  func() (g, y *powers) // of g and y, made once; nil where there are enough
+	uses    atomic.Int32          // signatures that were verified
+	tables  *atomic.Int32         // how many keys of the keyring may still have powers made
 	binding []*Signature          // of a subkey: bindings and revocations
 	status  func() Status
 }
@@ -144,6 +147,9 @@ func parseKey(body []byte, subkey bool) (*Key, error) {
 		if len(b) == 0 && usableDSA(k.p, k.q, k.g, k.y) {
 			k.Bits = k.p.BitLen()
 			k.powers = sync.OnceValues(func() (g, y *powers) {
+				if k.tables == nil || k.tables.Add(-1) < 0 {
+					return nil, nil
+				}
 				p := newModulus(k.p)
 				return newPowers(k.g, p, k.q.BitLen()), newPowers(k.y, p, k.q.BitLen())
 			})
@@ -264,11 +270,14 @@ type Keyring struct {
 	prints map[Fingerprint]*Key
 	ids    map[uint64]*Key
 	keys   []*Key
+	tables atomic.Int32 // how many keys may still have powers made
 }
 
 // NewKeyring returns an empty keyring.
 func NewKeyring() *Keyring {
-	return &Keyring{prints: make(map[Fingerprint]*Key), ids: make(map[uint64]*Key)}
+	r := &Keyring{prints: make(map[Fingerprint]*Key), ids: make(map[uint64]*Key)}
+	r.tables.Store(maxTables)
+	return r
 }
 
 // Keys returns all keys, subkeys too, in the order in which they were added.
@@ -348,7 +357,7 @@ func (r *Keyring) Add(name string, data []byte) error {
 			if !k.Subkey {
 				b = &block{primary: k}
 			}
-			k.File, k.block = name, b
+			k.File, k.block, k.tables = name, b, &r.tables
 			k.status = sync.OnceValue(k.evaluate)
 			keys = append(keys, k)
 		case tagSignature:

@@ -106,12 +106,15 @@ func verifyRSA(n *big.Int, m *modulus, e *big.Int, kind crypto.Hash, digest, sig
 	return bytes.Equal(got, want)
 }
 
-// Bounds of DSA keys.
+// Bounds of DSA keys. The powers of a key take up to 3 MB, and whoever makes a keyring decides how many keys it has: only those that sign much get them, and
+// not too many.
 const (
-	minDSA  = 1024
-	maxDSA  = 4096
-	minDSAq = 160
-	maxDSAq = 512
+	tableUses = 16 // signatures of a key that are verified without
+	maxTables = 64 // keys of a keyring that have them
+	minDSA    = 1024
+	maxDSA    = 4096
+	minDSAq   = 160
+	maxDSAq   = 512
 )
 
 func usableDSA(p, q, g, y *big.Int) bool {
@@ -137,11 +140,21 @@ func (k *Key) verifyDSA(digest, rb, sb []byte) bool {
 	u1 := new(big.Int).SetBytes(digest)
 	u1.Mod(u1.Mul(u1, w), k.q)
 	u2 := w.Mod(w.Mul(r, w), k.q)
-	g, y := k.powers()
-	room := &reducer{modulus: g.p}
-	v := big.NewInt(1)
-	g.times(room, v, u1)
-	y.times(room, v, u2)
+	v := new(big.Int)
+	var g, y *powers
+	if k.uses.Add(1) > tableUses {
+		g, y = k.powers()
+	}
+	if g != nil {
+		room := &reducer{modulus: g.p}
+		v.SetInt64(1)
+		g.times(room, v, u1)
+		y.times(room, v, u2)
+	} else {
+		v.Exp(k.g, u1, k.p)
+		v.Mul(v, u2.Exp(k.y, u2, k.p))
+		v.Mod(v, k.p)
+	}
 	v.Mod(v, k.q)
 	return v.Cmp(r) == 0
 }

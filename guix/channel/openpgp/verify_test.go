@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"math/big"
 	mathrand "math/rand/v2"
+	"sync/atomic"
 	"testing"
 )
 
@@ -70,7 +71,7 @@ func TestModulus(t *testing.T) {
 		return n.Rsh(n, uint(n.BitLen()-min(bits, n.BitLen())))
 	}
 	one := big.NewInt(1)
-	for _, bits := range []int{1024, 1025, 1087, 1088, 2048, 3071, 4096} {
+	for _, bits := range []int{1024, 1025, 1087, 1088, 1984, 2048, 2112, 3071, 4096, 4160} {
 		for k := range 20 {
 			n := number(bits)
 			switch k {
@@ -119,13 +120,17 @@ func TestDSA(t *testing.T) {
 		if err != nil || key.Bits != k.P.BitLen() {
 			t.Fatal(err, key)
 		}
+		// First without a memory, then with one.
 		n := k.Q.BitLen() / 8
+		key.tables = new(atomic.Int32)
+		key.tables.Store(1)
 		for _, kind := range []crypto.Hash{crypto.SHA1, crypto.SHA256, crypto.SHA512} {
 			h := kind.New()
 			h.Write([]byte("text"))
 			digest := h.Sum(nil)
 			cut := digest[:min(len(digest), n)]
-			for i := range 6 {
+			for i := range 3 * 6 {
+				i %= 6
 				r, s, err := dsa.Sign(rand.Reader, &k, cut)
 				if err != nil {
 					t.Fatal(err)
@@ -148,6 +153,17 @@ func TestDSA(t *testing.T) {
 					t.Errorf("%d bits, %v, case %d: %v, crypto/dsa says %v", k.P.BitLen(), kind, i, got, want)
 				}
 			}
+		}
+		if g, _ := key.powers(); g == nil || key.uses.Load() <= tableUses {
+			t.Error("the powers were not made")
+		}
+		other, err := parseKey(body, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other.tables = key.tables
+		if g, _ := other.powers(); g != nil {
+			t.Error("a keyring has more tables than its bound")
 		}
 	}
 }
