@@ -39,6 +39,9 @@ type audit struct {
 	recorded   map[recalledItem]int   // entries that tell of a recall
 	restored   map[tree]bool          // by entries
 	cosigned   []cosigned             // by entries
+	gone       map[string]replaced    // keys of the zone, by their raw keys
+	come       map[string]bool        // those that took their places
+	renewals   []renewal
 }
 
 // now is the root in force. Before the ledger records a root, it is the first.
@@ -65,6 +68,7 @@ func (a *audit) entry(e *entry) {
 				wrong = nil
 			}
 		}
+		wrong = append(wrong, a.old(e)...)
 	}
 	if !a.believe(e, wrong) {
 		return
@@ -88,6 +92,8 @@ func (a *audit) entry(e *entry) {
 		}
 	case "restored":
 		err = a.restore(e)
+	case "key-changed":
+		err = a.keyChanged(e)
 	case "imported":
 		err = a.imported(e)
 	case "rejected":
@@ -394,6 +400,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 		pub:    pub, chain: chain, orders: ordered, manifests: manifests, imports: map[int64]*imported{}, brought: map[string][]*imported{},
 		approvals: map[approval]approved{}, allowed: map[string]*allowlist{}, versions: map[string]int64{}, built: map[string][]word{},
 		signatures: map[undersigned]bool{}, recalls: map[string]*recall{}, recorded: map[recalledItem]int{}, restored: map[tree]bool{},
+		gone: map[string]replaced{}, come: map[string]bool{},
 	}
 	a.each = a.entry
 	var checkpoints []*key // what a witness keeps may be signed by a key of an older root
@@ -407,7 +414,7 @@ func verifyEnclave(place string, o options, rep *report) error {
 			}
 		}
 	}
-	witnesses, err := cosignatures(pub, now, checkpoints, newest.signers("witness", ""), o.witnesses, rep)
+	witnesses, signed, err := cosignatures(pub, now, checkpoints, newest.signers("witness", ""), o.witnesses, rep)
 	if err != nil {
 		return err
 	}
@@ -426,6 +433,9 @@ func verifyEnclave(place string, o options, rep *report) error {
 		return nil
 	}
 	if err := a.trees(witnesses); err != nil {
+		return err
+	}
+	if err := a.renewed(signed); err != nil {
 		return err
 	}
 	a.officers()

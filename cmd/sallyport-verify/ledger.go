@@ -37,6 +37,7 @@ type tree struct {
 
 // checkpoint says which tree a ledger has, and who signed that.
 type checkpoint struct {
+	name   string // of its file
 	origin string
 	tree
 	by []signature
@@ -61,7 +62,7 @@ func openCheckpoint(dir *os.Root, name string, keys, witnesses []*key) (c checkp
 		return c, err
 	}
 	raw, _ := decode64(root)
-	c = checkpoint{origin: origin, tree: tree{number(size), hash(raw)}}
+	c = checkpoint{name: name, origin: origin, tree: tree{number(size), hash(raw)}}
 	own := slices.DeleteFunc(slices.Clone(keys), func(k *key) bool { return k.name != origin })
 	by, _, wrong := n.by(append(own, witnesses...))
 	if !slices.ContainsFunc(by, func(s signature) bool { return s.name == origin }) && len(wrong) == 0 {
@@ -78,12 +79,12 @@ type cosigned struct {
 }
 
 // cosignatures gathers what witnesses signed: on the checkpoint, and in the files of dir, one a witness. Each of those must be a tree
-// of the same ledger. want names those who must be among them.
-func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []string, rep *report) (found []cosigned, err error) {
-	all := []checkpoint{now}
+// of the same ledger. want names those who must be among them. Beside what was cosigned, all the checkpoints are returned.
+func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []string, rep *report) (found []cosigned, all []checkpoint, err error) {
+	all = []checkpoint{now}
 	files, err := listDir(dir, "witness", maxWitnesses, "witness")
 	if err = rep.judge(err); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, f := range files {
 		person := f.Name()
@@ -96,7 +97,7 @@ func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []s
 		if err == nil {
 			all = append(all, c)
 		} else if err = rep.judge(err); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	seen := map[string]bool{}
@@ -113,7 +114,7 @@ func cosignatures(dir *os.Root, now checkpoint, keys, witnesses []*key, want []s
 			rep.refuse("witness-missing", name, "has not cosigned a tree of this ledger")
 		}
 	}
-	return found, nil
+	return found, all, nil
 }
 
 // entry is one statement as a worker left it. It is used again for another one.

@@ -74,6 +74,7 @@ var kinds = map[string]*kind{
 	"disagreed":   says(station, some, "builders {}[]text"),
 	"restored":    says(station, one, "size number, version number"),
 	"rebuilt":     says(station, one, "size number"),
+	"key-changed": says(station, one, "context zone context, from zone key, to zone key, size number, version number, signature line"),
 	"witnessed":   says(station, one, "person name, size number, signature line"),
 	"checked":     says(station, one, "host name, date date, orders count, items count, recalled count, derived count, unknown count, kept count, report sha256"),
 }

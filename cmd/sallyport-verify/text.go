@@ -96,6 +96,11 @@ func is(sort, s string) (ok bool) {
 		return ok
 	case "document":
 		return s == "root" || s == "orders"
+	case "zone context":
+		return s == "checkpoint" || s == "statement"
+	case "zone key":
+		k, ok := parseVKey(s)
+		return ok && k.kind == edwards && (is("origin", k.name) || k.name == station+"/statement")
 	}
 	return false
 }

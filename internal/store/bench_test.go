@@ -18,7 +18,7 @@ import (
 func testEnvelope(t testing.TB, z *Zone, n int64) []byte {
 	t.Helper()
 	d := trust.Sum([]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)})
-	e, err := statement.Sign(z.station, statement.Statement{
+	e, err := statement.Sign(z.ring().station, statement.Statement{
 		Kind:     statement.KindCollected,
 		Subjects: []statement.Subject{{Name: "items", SHA256: d}},
 		Predicate: map[string]any{"items": n, "bytes": n, "request": d.String(),

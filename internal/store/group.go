@@ -86,7 +86,7 @@ func (s *statements) prepare(ctx context.Context, conn *sql.Conn) error {
 		{&s.savepoint, "SAVEPOINT caller"},
 		{&s.release, "RELEASE caller"},
 		{&s.rollbackTo, "ROLLBACK TO caller"},
-		{&s.newest, "SELECT size, time FROM checkpoint ORDER BY size DESC LIMIT 1"},
+		{&s.newest, "SELECT size, time, (SELECT value FROM setting WHERE name = 'key/checkpoint'), (SELECT value FROM setting WHERE name = 'key/statement') FROM checkpoint ORDER BY size DESC LIMIT 1"},
 		{&s.checkpoint, "INSERT INTO checkpoint (size, note, time) VALUES (?,?,?)"},
 		{&s.public, "INSERT INTO public (path, size, data, blob) VALUES (?,?,?,?) ON CONFLICT (path) DO UPDATE SET size = excluded.size, data = excluded.data, blob = excluded.blob"},
 	}
@@ -166,7 +166,7 @@ func (z *Zone) group(first *request) {
 	}
 	start := time.Now()
 	weight := 0 // bytes of leaves
-	for r := first; r != nil; r = z.waiting(len(members), weight, start) {
+	for r := first; r != nil; r = z.waiting(g, len(members), weight, start) {
 		before := len(g.batch.Leaves())
 		undone, err := z.turn(ctx, r, g)
 		if err != nil {
@@ -208,6 +208,12 @@ func (z *Zone) group(first *request) {
 		}
 		return
 	}
+	if g.keys != z.ring() {
+		z.keys.Store(g.keys)
+		if err := z.settleKeys(); err != nil {
+			z.log.Warn("the zone's new key lies under the name of one that is to come; the next opening mends that", "error", err)
+		}
+	}
 	z.grown(g, to, note, weight, members)
 }
 
@@ -240,9 +246,9 @@ func (z *Zone) grown(g *growth, to ledger.Checkpoint, note []byte, weight int, m
 	}
 }
 
-// waiting returns the next caller who waits already, if the group may have him.
-func (z *Zone) waiting(members, weight int, start time.Time) *request {
-	if members >= maxGroup || weight >= maxGroupBytes || time.Since(start) > maxGroupTime {
+// waiting returns the next caller who waits already, if the group may have him: a change of the ledger's key is the last deed of its group.
+func (z *Zone) waiting(g *growth, members, weight int, start time.Time) *request {
+	if g.leaving != nil || members >= maxGroup || weight >= maxGroupBytes || time.Since(start) > maxGroupTime {
 		return nil
 	}
 	select {
@@ -258,17 +264,25 @@ type growth struct {
 	batch  *ledger.Batch
 	public []publication
 	newest time.Time // of the station's entries
+
+	keys    *keyring
+	leaving *trust.Key // of the ledger: the one that signs the group's checkpoint for the last time
 }
 
 // newGrowth begins where the ledger ends.
 func (z *Zone) newGrowth(ctx context.Context) (*growth, error) {
 	var size int64
 	var date string
-	if err := z.statements.newest.QueryRowContext(ctx).Scan(&size, &date); err != nil {
+	var log, station sql.NullString
+	if err := z.statements.newest.QueryRowContext(ctx).Scan(&size, &date, &log, &station); err != nil {
 		return nil, err
 	}
-	g := &growth{batch: z.batch}
-	var err error
+	// Another process may have changed the zone's keys.
+	err := z.fresh(ctx, z.catalog.writer, log.String, station.String)
+	if err != nil {
+		return nil, err
+	}
+	g := &growth{batch: z.batch, keys: z.ring()}
 	if g.newest, err = parseNewest(date); err != nil {
 		return nil, err
 	}
@@ -284,7 +298,7 @@ func (z *Zone) newGrowth(ctx context.Context) (*growth, error) {
 func (z *Zone) turn(ctx context.Context, r *request, g *growth) (undone, err error) {
 	tx := &Tx{z: z, growth: g, mark: g.batch.Size(), ceremony: r.how.ceremony}
 	tx.setTime(z.clock())
-	newest := g.newest
+	newest, keys, leaving := g.newest, g.keys, g.leaving
 	select {
 	case r.turn <- tx:
 		undone = <-r.over
@@ -300,7 +314,7 @@ func (z *Zone) turn(ctx context.Context, r *request, g *growth) (undone, err err
 	}
 	if undone != nil {
 		g.batch.Cut(tx.mark)
-		g.newest = newest
+		g.newest, g.keys, g.leaving = newest, keys, leaving
 		if tx.saved {
 			if _, err := z.statements.rollbackTo.ExecContext(ctx); err != nil {
 				return nil, errors.Join(undone, err)
@@ -334,7 +348,7 @@ func (z *Zone) flush(ctx context.Context, g *growth) (c ledger.Checkpoint, note 
 	if c, err = g.batch.Checkpoint(z.Origin()); err != nil {
 		return c, nil, fmt.Errorf("catalog: %w", err)
 	}
-	if note, err = ledger.SignCheckpoint(c, z.key); err != nil {
+	if note, err = ledger.SignCheckpoint(c, g.keys.log, g.leaving); err != nil {
 		return c, nil, err
 	}
 	if _, err := z.statements.checkpoint.ExecContext(ctx, c.Size, note, formatNewest(g.newest)); err != nil {

@@ -218,7 +218,7 @@ func (z *Zone) recover(ctx context.Context, republish [][]byte) error {
 func (z *Zone) mayRepublish(ctx context.Context, seen [][]byte, c ledger.Checkpoint) error {
 	var bad trust.Refusals
 	for _, note := range seen {
-		at, err := ledger.OpenCheckpoint(note, z.Origin(), z.key.VKey())
+		at, err := z.OpenCheckpoint(note)
 		if err == nil {
 			err = z.checkGrowth(ctx, at, c)
 		}
@@ -379,7 +379,7 @@ func (z *Zone) readPublished() (published, error) {
 	if z.seen.same && bytes.Equal(b, z.seen.note) {
 		return z.seen, nil
 	}
-	c, err := ledger.OpenCheckpoint(b, z.Origin(), z.key.VKey())
+	c, err := z.OpenCheckpoint(b)
 	if err != nil {
 		return published{}, fmt.Errorf("published checkpoint: %w", err)
 	}
@@ -395,7 +395,7 @@ func (z *Zone) committedCheckpoint(ctx context.Context, q Querier) (ledger.Check
 		}
 		return ledger.Checkpoint{}, nil, fmt.Errorf("catalog: %w", err)
 	}
-	c, err := ledger.OpenCheckpoint(note, z.Origin(), z.key.VKey())
+	c, err := z.OpenCheckpoint(note)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, fmt.Errorf("catalog: %w", err)
 	}
@@ -630,7 +630,7 @@ func (z *Zone) Checkpoint() ([]byte, ledger.Checkpoint, error) {
 	if err != nil {
 		return nil, ledger.Checkpoint{}, fmt.Errorf("published checkpoint: %w", err)
 	}
-	c, err := ledger.OpenCheckpoint(b, z.Origin(), z.key.VKey())
+	c, err := z.OpenCheckpoint(b)
 	return b, c, err
 }
 

@@ -103,7 +103,7 @@ func TestMissingPublication(t *testing.T) {
 	old, newest := publishedAt(t, dir, 1), publishedAt(t, dir, 301)
 	longer := filepath.Join(t.TempDir(), "zone")
 	copyTree(t, dir, longer)
-	os.Chmod(filepath.Join(longer, keysDir, ledgerKey), 0o600)
+	os.Chmod(filepath.Join(longer, keysDir, logKey.secret()), 0o600)
 	z := testOpen(t, longer, Options{Republish: [][]byte{old}})
 	commit(t, z, 1000)
 	ahead, _, err := z.Checkpoint()
@@ -144,7 +144,7 @@ func TestFork(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "zone")
 	copyTree(t, dir, other)
 	for path, numbers := range map[string][]int64{dir: {100}, other: {200, 201}} {
-		os.Chmod(filepath.Join(path, keysDir, ledgerKey), 0o600)
+		os.Chmod(filepath.Join(path, keysDir, logKey.secret()), 0o600)
 		z := testOpen(t, path, Options{})
 		for _, n := range numbers {
 			commit(t, z, n)

@@ -24,9 +24,9 @@ import (
 type Replacement struct {
 	Config Config
 	CAS    *cas.Store
-	Public fs.FS             // the public directory
-	At     ledger.Checkpoint // the tree that the catalog holds
-	Ledger trust.VKey        // with which its checkpoints are verified
+	Public fs.FS                                        // the public directory
+	At     ledger.Checkpoint                            // the tree that the catalog holds
+	Open   func(note []byte) (ledger.Checkpoint, error) // verifies a checkpoint of the ledger
 
 	conn     *sql.Conn
 	progress func(done, total int64)
@@ -181,15 +181,29 @@ func (z *Zone) makeCatalog(ctx context.Context, path string, public published, p
 	if err != nil {
 		return err
 	}
-	r := &Replacement{Config: z.Config, CAS: z.CAS, Public: z.PublicFS(), At: public.at, Ledger: z.key.VKey(), conn: conn, progress: progress}
+	// By the keys that the ledger, as far as it was replayed, says that it had.
+	opens := func(note []byte) (ledger.Checkpoint, error) {
+		ring, err := z.loadKeys(ctx, conn)
+		if err != nil {
+			return ledger.Checkpoint{}, err
+		}
+		c, _, err := ring.open(note, z.Origin())
+		return c, err
+	}
+	r := &Replacement{Config: z.Config, CAS: z.CAS, Public: z.PublicFS(), At: public.at, Open: opens, conn: conn, progress: progress}
 	if err := fill(ctx, r); err != nil {
 		return err
 	}
 	if err := exec("INSERT INTO checkpoint (size, note, time) VALUES (?, ?, ?)", public.at.Size, public.note, formatNewest(newest)); err != nil {
 		return err
 	}
+	// The ledger says which keys the zone has now.
+	ring, err := z.loadKeys(ctx, conn)
+	if err != nil {
+		return err
+	}
 	// The entry, as tx.Statement would make it.
-	g := &growth{batch: batch, newest: newest}
+	g := &growth{batch: batch, newest: newest, keys: ring}
 	tx := &Tx{z: z, growth: g}
 	tx.setTime(z.clock())
 	if err := tx.Statement(statement.KindRebuilt, []statement.Subject{{Name: z.Origin(), SHA256: trust.Digest(public.at.Root)}}, map[string]any{"size": public.at.Size}); err != nil {
@@ -203,7 +217,7 @@ func (z *Zone) makeCatalog(ctx context.Context, path string, public published, p
 	if err := s.insert(ctx, batch.Start(), batch.Leaves(), hashes); err != nil {
 		return fmt.Errorf("new catalog: %w", err)
 	}
-	note, err := ledger.SignCheckpoint(c, z.key)
+	note, err := ledger.SignCheckpoint(c, ring.log)
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,8 @@ func (z *Zone) readRoot(ctx context.Context, q Querier, known *trust.Root) (*tru
 
 // SetRoot takes a root into force: version 1 with the fingerprint that was handed
 // over on paper, a later one with nil and the signatures that it
-// needs. Each signature, and what it changes, is entered in the ledger, and it is published as public/root/N. The
+// needs. Each signature, and what it changes, is entered in the ledger, and it is published as public/root/N. Keys of this zone that were made
+// to follow others ([Zone.RenewKey]) take their place if the root names them. The
 // version that is already in force is taken again in silence if it is the same.
 func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trust.Root, error) {
 	var root *trust.Root
@@ -123,6 +124,10 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trus
 		if root.Enclave != z.Config.Enclave {
 			return trust.Refuse("root-enclave", "root", "it is of %q, the zone of %q", root.Enclave, z.Config.Enclave)
 		}
+		changes, err := tx.keyChanges(known, root)
+		if err != nil {
+			return err
+		}
 		tx.heard(root.Date)
 		if err := tx.Exec(ctx, "INSERT INTO root (version, digest, note) VALUES (?, ?, ?)", root.Version, root.Digest().String(), msg); err != nil {
 			return err
@@ -138,7 +143,15 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trus
 		if err := tx.undersigned("root", root.Version, subjects, root.Text(), msg, signers); err != nil {
 			return err
 		}
-		return tx.Statement(statement.KindRoot, subjects, map[string]any{"version": root.Version, "changes": changes(known, root)})
+		if err := tx.Statement(statement.KindRoot, subjects, map[string]any{"version": root.Version, "changes": rootChanges(known, root)}); err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if err := tx.changeKey(ctx, c, root.Version); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil && !errors.Is(err, same) {
 		return nil, err
@@ -149,8 +162,8 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trus
 // maxChanges bounds, in bytes, what an entry says of the changes of a root. All of them follow from the two texts.
 const maxChanges = 16 << 10
 
-// changes says what a root changes against the one before, for an entry.
-func changes(old, root *trust.Root) []any {
+// rootChanges says what a root changes against the one before, for an entry.
+func rootChanges(old, root *trust.Root) []any {
 	list, size := []any{}, 0
 	for _, c := range ceremony.Changes(old, root) {
 		if size += len(c.Text); size > maxChanges {

@@ -210,7 +210,7 @@ func (tx *Tx) StatementIndex(kind string, subjects []statement.Subject, predicat
 	if err := tx.checkClock(); err != nil {
 		return 0, err
 	}
-	envelope, err := statement.Sign(tx.z.station, statement.Statement{Kind: kind, Subjects: subjects, Predicate: p})
+	envelope, err := statement.Sign(tx.growth.keys.station, statement.Statement{Kind: kind, Subjects: subjects, Predicate: p})
 	if err != nil {
 		return 0, err
 	}

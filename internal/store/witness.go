@@ -211,12 +211,23 @@ func (z *Zone) AddCosigned(ctx context.Context, cosigned []byte) (person string,
 		}
 		if held != nil {
 			// A new key of the same person starts again; only what the log contains counts either way.
-			if _, _, err := ledger.OpenCosigned(held, z.Origin(), z.key.VKey(), witness); err != nil {
+			if _, _, err := z.openCosigned(held, witness); err != nil {
 				held = nil
 			}
 		}
+		// What was cosigned, or is held, may be older than the ledger's key.
+		_, by, err := z.openNote(cosigned)
+		if err != nil {
+			return err
+		}
+		heldBy := by
+		if held != nil {
+			if _, heldBy, err = z.openNote(held); err != nil {
+				return err
+			}
+		}
 		var note []byte
-		if c, note, err = ledger.Merge(held, cosigned, log, z.key.VKey(), witness); err != nil {
+		if c, note, err = ledger.Merge(held, heldBy, cosigned, by, log, witness); err != nil {
 			return err
 		}
 		if err := tx.Exec(ctx, "INSERT INTO witness (name, size, note) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET size = excluded.size, note = excluded.note",
@@ -242,7 +253,7 @@ func (tx *Tx) witnessed(ctx context.Context, witness trust.VKey, was int64, c le
 	if err != nil {
 		return err
 	}
-	_, at, err := ledger.OpenCosigned(note, tx.z.Origin(), tx.z.key.VKey(), witness)
+	_, at, err := tx.z.openCosigned(note, witness)
 	if err != nil {
 		return err
 	}
@@ -327,6 +338,15 @@ func (z *Zone) publishWitnesses(ctx context.Context) error {
 	return z.writeFiles(files...)
 }
 
+// openCosigned opens what a witness has cosigned, by a key of the ledger that may have signed it.
+func (z *Zone) openCosigned(note []byte, witness trust.VKey) (ledger.Checkpoint, time.Time, error) {
+	_, by, err := z.openNote(note)
+	if err != nil {
+		return ledger.Checkpoint{}, time.Time{}, err
+	}
+	return ledger.OpenCosigned(note, z.Origin(), by, witness)
+}
+
 // Cosigned reads back what a witness has cosigned last: verified, and contained
 // in the published ledger. A missing one is fs.ErrNotExist.
 func (z *Zone) Cosigned(witness trust.VKey) (ledger.Checkpoint, time.Time, error) {
@@ -334,7 +354,7 @@ func (z *Zone) Cosigned(witness trust.VKey) (ledger.Checkpoint, time.Time, error
 	if err != nil {
 		return ledger.Checkpoint{}, time.Time{}, err
 	}
-	c, at, err := ledger.OpenCosigned(b, z.Origin(), z.key.VKey(), witness)
+	c, at, err := z.openCosigned(b, witness)
 	if err != nil {
 		return ledger.Checkpoint{}, time.Time{}, err
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,8 +30,6 @@ const (
 	tmpDir      = "tmp"
 	publicDir   = "public"
 	ledgerDir   = "ledger" // below public
-	ledgerKey   = "ledger.key"
-	stationKey  = "station.key"
 	publishLock = "publish"
 	catalogLock = "catalog" // shared by whoever has the zone open
 )
@@ -66,8 +63,7 @@ type Zone struct {
 	log     *slog.Logger
 	calls   durable.Calls
 	catalog *catalog
-	key     *trust.Key // of the ledger
-	station *trust.Key
+	keys    atomic.Pointer[keyring]
 
 	// The writer takes requests from queue, commits them in groups and passes
 	// the groups to the publisher.
@@ -150,7 +146,7 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 	}
 	files := []durable.File{{Path: filepath.Join(dir, configFile), Data: text, Perm: 0o644}}
 	var log *trust.Key
-	for file, name := range map[string]string{ledgerKey: cfg.Origin(), stationKey: trust.Station + "/" + string(trust.ContextStatement)} {
+	for k, name := range map[zoneKey]string{logKey: cfg.Origin(), talkKey: trust.Station + "/" + string(trust.ContextStatement)} {
 		key, err := trust.GenerateKey(rand, name)
 		if err != nil {
 			return err
@@ -160,9 +156,9 @@ func initIn(dir string, cfg Config, text []byte, clock func() time.Time, rand io
 			return err
 		}
 		files = append(files,
-			durable.File{Path: filepath.Join(dir, keysDir, file), Data: secret, Perm: 0o600},
-			durable.File{Path: filepath.Join(dir, keysDir, strings.TrimSuffix(file, ".key")+".vkey"), Data: []byte(key.VKey().String() + "\n"), Perm: 0o644})
-		if file == ledgerKey {
+			durable.File{Path: filepath.Join(dir, keysDir, k.secret()), Data: secret, Perm: 0o600},
+			durable.File{Path: filepath.Join(dir, keysDir, k.public()), Data: []byte(key.VKey().String() + "\n"), Perm: 0o644})
+		if k == logKey {
 			log = key
 		}
 	}
@@ -234,15 +230,14 @@ func newZone(dir string, opts Options) (*Zone, error) {
 	if z.Config, err = ParseConfig(text); err != nil {
 		return nil, err
 	}
-	if z.key, err = readKey(filepath.Join(dir, keysDir, ledgerKey)); err != nil {
+	ring, err := z.loadKeys(context.Background(), nil)
+	if err != nil {
 		return nil, err
 	}
-	if z.station, err = readKey(filepath.Join(dir, keysDir, stationKey)); err != nil {
-		return nil, err
-	}
+	z.keys.Store(ring)
 	// The origin is in every entry: kind and enclave do not change.
-	if z.key.Name() != z.Config.Origin() {
-		return nil, fmt.Errorf("zone: zone.toml says %s, but the ledger is %s: kind and enclave are fixed when a zone is made", z.Config.Origin(), z.key.Name())
+	if ring.log.Name() != z.Config.Origin() {
+		return nil, fmt.Errorf("zone: zone.toml says %s, but the ledger is %s: kind and enclave are fixed when a zone is made", z.Config.Origin(), ring.log.Name())
 	}
 	z.CAS, err = cas.OpenCalls(filepath.Join(dir, casDir), z.calls)
 	return z, err
@@ -271,6 +266,11 @@ func open(ctx context.Context, dir string, opts Options, how openHow) (_ *Zone, 
 	if z.catalog, err = openCatalog(ctx, dir); err != nil {
 		return nil, err
 	}
+	ring, err := z.loadKeys(ctx, z.catalog.readers)
+	if err != nil {
+		return nil, err
+	}
+	z.keys.Store(ring)
 	z.sqlCommit = func(ctx context.Context) error {
 		_, err := z.statements.commit.ExecContext(ctx)
 		return err
@@ -289,6 +289,9 @@ func open(ctx context.Context, dir string, opts Options, how openHow) (_ *Zone, 
 	if err := z.recover(ctx, opts.Republish); err != nil {
 		return nil, err
 	}
+	if err := z.settleKeys(); err != nil {
+		return nil, err
+	}
 	if err := z.CAS.SweepTemp(); err != nil {
 		return nil, err
 	}
@@ -304,7 +307,7 @@ func open(ctx context.Context, dir string, opts Options, how openHow) (_ *Zone, 
 }
 
 func readKey(path string) (*trust.Key, error) {
-	data, err := readBounded(path, 1<<16)
+	data, err := readBounded(path, maxKeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("zone: %w", err)
 	}
@@ -364,11 +367,12 @@ func (z *Zone) Now() time.Time { return z.clock() }
 // Origin is the name of the zone's ledger.
 func (z *Zone) Origin() string { return z.Config.Origin() }
 
-// LedgerVKey is the key that checkpoints are verified with.
-func (z *Zone) LedgerVKey() trust.VKey { return z.key.VKey() }
+// LedgerVKey is the key that checkpoints are verified with, and StationVKey that of the zone's own statements. Both may have had predecessors:
+// [Zone.OpenCheckpoint] knows those of the ledger.
+func (z *Zone) LedgerVKey() trust.VKey { return z.ring().log.VKey() }
 
 // StationVKey is the key that the zone's own statements are verified with.
-func (z *Zone) StationVKey() trust.VKey { return z.station.VKey() }
+func (z *Zone) StationVKey() trust.VKey { return z.ring().station.VKey() }
 
 // Scratch makes a directory for temporary files on the zone's file system.
 // Whoever dies with it leaves it to the next Open.

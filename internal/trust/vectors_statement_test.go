@@ -199,6 +199,8 @@ func (c *corpus) statementCases() {
 		{statement.KindAgreed, station, statement.Subject{Name: out}, map[string]any{"derivation": drv, "builders": []string{id}}, "builders"},
 		{statement.KindDisagreed, station, text, map[string]any{"builders": map[string]any{id: []string{out + " " + digest}}}, "builders"},
 		{statement.KindRebuilt, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"size": 99}, "size"},
+		{statement.KindKeyChanged, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"context": "checkpoint", "from": trusttest.Key(c.t, trusttest.Zone, "").VKey().String(),
+			"to": trusttest.Key(c.t, trusttest.Zone, "new").VKey().String(), "size": 99, "version": 2, "signature": line}, "to"},
 		{statement.KindWitnessed, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"person": "wim", "size": 99, "signature": line}, "signature"},
 		{statement.KindChecked, station, text, map[string]any{"host": "host-1", "date": "2026-03-01T11:00:00Z", "orders": 0, "items": 1, "recalled": 0, "derived": 0, "unknown": 0, "kept": 0, "report": digest}, "report"},
 		{statement.KindRestored, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"size": 99, "version": 1}, "size"},

@@ -157,7 +157,7 @@ func cosignedSize(z *store.Zone, name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	c, err := ledger.OpenCheckpoint(note, z.Origin(), z.LedgerVKey())
+	c, err := z.OpenCheckpoint(note)
 	return c.Size, err
 }
 

@@ -21,7 +21,7 @@ func TestManual(t *testing.T) {
 		if !ok || !known || !strings.HasPrefix(kinds, "| `") {
 			continue
 		}
-		for _, m := range regexp.MustCompile("`([a-z]+)`").FindAllStringSubmatch(kinds, -1) {
+		for _, m := range regexp.MustCompile("`([a-z-]+)`").FindAllStringSubmatch(kinds, -1) {
 			if _, twice := documented[m[1]]; twice {
 				t.Errorf("%s stands there twice", m[1])
 			}

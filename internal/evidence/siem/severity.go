@@ -26,6 +26,7 @@ var severities = map[string]Severity{
 	statement.KindImported: Notice, statement.KindRefused: Warning, statement.KindApproved: Notice, statement.KindRejected: Warning,
 	statement.KindAllowed: Notice, statement.KindSigned: Info, statement.KindBuilt: Info, statement.KindAgreed: Info, statement.KindDisagreed: Alert,
 	statement.KindWitnessed: Notice, statement.KindRebuilt: Warning, statement.KindChecked: Info,
+	statement.KindKeyChanged:  Warning,
 	statement.KindUndersigned: Notice, statement.KindOrdered: Notice, statement.KindRecalled: Critical, statement.KindReleased: Notice, statement.KindRestored: Critical,
 }
 
@@ -142,6 +143,8 @@ func (r *Record) sentence() string {
 		return fmt.Sprintf("%s cosigned the ledger at size %d", r.text("person"), n("size"))
 	case statement.KindRebuilt:
 		return "the catalog was made anew from the published ledger"
+	case statement.KindKeyChanged:
+		return fmt.Sprintf("the %s key of the zone is another since root version %d", r.text("context"), n("version"))
 	case statement.KindChecked:
 		return fmt.Sprintf("host %s reported %d items: %d recalled, %d derived from what is, %d unknown", r.text("host"), n("items"), n("recalled"), n("derived"), n("unknown"))
 	case statement.KindRestored:

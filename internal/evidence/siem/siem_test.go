@@ -189,6 +189,8 @@ func TestEveryKind(t *testing.T) {
 		{statement.KindRestored, map[string]any{"size": int64(9), "version": int64(2)}, Critical, "size 9"},
 		{statement.KindWitnessed, map[string]any{"person": "wilma", "size": int64(9), "signature": line}, Notice, "wilma cosigned the ledger at size 9"},
 		{statement.KindRebuilt, map[string]any{"size": int64(9)}, Warning, "made anew"},
+		{statement.KindKeyChanged, map[string]any{"context": "statement", "from": station.VKey().String(), "to": station.VKey().String(), "size": int64(9), "version": int64(2), "signature": line}, Warning,
+			"the statement key of the zone is another since root version 2"},
 		{statement.KindDisagreed, map[string]any{"builders": map[string]any{}}, Alert, "DISAGREE"},
 	}
 	for _, tt := range tests {

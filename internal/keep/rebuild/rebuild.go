@@ -10,7 +10,7 @@
 //	root, orders         the entries "root", "ordered", and public/root/N, public/orders/N
 //	allowlist            the entries "allowed", and public/allowlist/TRACK/N
 //	public               the same
-//	setting              the digest of root 1; where the entries "imported" stand
+//	setting              the digest of root 1; "key-changed"; where the entries "imported" stand
 //	shipment             "imported" and "shipped", the manifest's blob; "allowed" and "rejected"
 //	item, shipment_item  the manifests
 //	finding              the blob that "inspected" names
@@ -132,7 +132,7 @@ func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID stri
 	digest := s.Subjects[0].SHA256
 	// The files of a deed are published with the last of its entries: what follows from orders, and from a promotion, belongs to them.
 	switch {
-	case p.deed != "" && number(s, "version") == p.version && slices.Contains([]string{statement.KindRecalled, statement.KindRestored, statement.KindReleased}, s.Kind):
+	case p.deed != "" && number(s, "version") == p.version && slices.Contains([]string{statement.KindRecalled, statement.KindRestored, statement.KindReleased, statement.KindKeyChanged}, s.Kind):
 		if err := p.r.Exec(ctx, "UPDATE public SET size = ? WHERE path = ?", index+1, p.deed); err != nil {
 			return err
 		}
@@ -165,6 +165,8 @@ func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID stri
 		}
 		p.reports[digest] = report
 		return p.attachment(ctx, report, index)
+	case statement.KindKeyChanged:
+		return store.KeepKeyChange(ctx, p.r, s, index)
 	case statement.KindImported:
 		return p.imported(ctx, index, digest, s)
 	case statement.KindCollected:
@@ -271,6 +273,7 @@ func (p *replay) root(ctx context.Context, index int64, digest trust.Digest, ver
 		return err
 	}
 	p.roots = append(p.roots, note)
+	p.deed, p.version = rootPath(version), version
 	if version == 1 {
 		if err := p.r.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", store.SettingPin, digest.String()); err != nil {
 			return err
@@ -545,7 +548,7 @@ func (p *replay) witnesses(ctx context.Context) error {
 			return err
 		}
 		// By the ledger's own line: the witness's was checked when it came.
-		c, err := ledger.OpenCheckpoint(note, p.r.Config.Origin(), p.r.Ledger)
+		c, err := p.r.Open(note)
 		if err == nil {
 			err = log.Contains(c)
 		}

@@ -80,12 +80,20 @@ func ParseCheckpoint(text []byte) (Checkpoint, error) {
 	return c, nil
 }
 
-// SignCheckpoint signs with the key of the log, whose name is the origin.
-func SignCheckpoint(c Checkpoint, key *trust.Key) ([]byte, error) {
-	if key.Name() != c.Origin {
-		return nil, fmt.Errorf("checkpoint of %s cannot be signed with the key %s", c.Origin, key.Name())
+// SignCheckpoint signs with the key of the log, whose name is the origin. Where the log changes its key, the leaving one signs beside it; those that are nil do not.
+func SignCheckpoint(c Checkpoint, key *trust.Key, leaving ...*trust.Key) ([]byte, error) {
+	signers := []trust.Signer{key}
+	for _, k := range leaving {
+		if k != nil {
+			signers = append(signers, k)
+		}
 	}
-	return trust.SignNote(c.Text(), key)
+	for _, k := range signers {
+		if k.Name() != c.Origin {
+			return nil, fmt.Errorf("checkpoint of %s cannot be signed with the key %s", c.Origin, k.Name())
+		}
+	}
+	return trust.SignNote(c.Text(), signers...)
 }
 
 // OpenCheckpoint verifies a signed checkpoint: by the log's key, of this
@@ -123,7 +131,7 @@ func OpenCosigned(msg []byte, origin string, log, witness trust.VKey) (Checkpoin
 	if _, err := trust.OpenNote("cosignature", msg, maxText, []trust.VKey{witness}); err != nil {
 		return Checkpoint{}, time.Time{}, err
 	}
-	line, err := signatureLine(msg, witness)
+	line, err := SignatureLine(msg, witness)
 	if err != nil {
 		return Checkpoint{}, time.Time{}, err
 	}
@@ -135,8 +143,8 @@ func OpenCosigned(msg []byte, origin string, log, witness trust.VKey) (Checkpoin
 	return c, time.Unix(int64(binary.BigEndian.Uint64(blob[4:])), 0).UTC(), nil
 }
 
-// signatureLine finds the line of a key under a note.
-func signatureLine(msg []byte, key trust.VKey) (string, error) {
+// SignatureLine finds the line of a key under a note.
+func SignatureLine(msg []byte, key trust.VKey) (string, error) {
 	text, lines, err := trust.SplitNote("checkpoint", msg, maxText)
 	if err != nil {
 		return "", err

@@ -18,7 +18,7 @@ func CosignGrowth(seen Checkpoint, g *Growth, log trust.VKey, key trust.Signer, 
 	if err := follows(seen, g, c); err != nil {
 		return Checkpoint{}, nil, witnessRefusal(err)
 	}
-	logLine, err := signatureLine(g.Checkpoint, log)
+	logLine, err := SignatureLine(g.Checkpoint, log)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}

@@ -524,20 +524,20 @@ func TestWitness(t *testing.T) {
 	log := NewLog(m.files, m.grow(301))
 
 	// Merging.
-	merged, held, err := Merge(nil, note, log, m.key.VKey(), w.VKey())
+	merged, held, err := Merge(nil, m.key.VKey(), note, m.key.VKey(), log, w.VKey())
 	if err != nil || merged != seen || !bytes.Equal(held, note) {
 		t.Fatal(merged, err)
 	}
 	_, note10, _ := Cosign(Checkpoint{}, m.sign(c), m.key.VKey(), m.files, w, now)
-	if _, _, err := Merge(held, note10, log, m.key.VKey(), w.VKey()); !refused(err, "witness-old") {
+	if _, _, err := Merge(held, m.key.VKey(), note10, m.key.VKey(), log, w.VKey()); !refused(err, "witness-old") {
 		t.Error(err)
 	}
 	stranger := newKey(t, "mallory/witness")
 	line, _ := trust.CosignText(seen.Text(), stranger, now)
-	if _, kept, err := Merge(nil, append(bytes.Clone(note), line+"\n"...), log, m.key.VKey(), w.VKey()); err != nil || !bytes.Equal(kept, note) {
+	if _, kept, err := Merge(nil, m.key.VKey(), append(bytes.Clone(note), line+"\n"...), m.key.VKey(), log, w.VKey()); err != nil || !bytes.Equal(kept, note) {
 		t.Error("a stranger's line was kept", err)
 	}
-	if _, _, err := Merge(nil, note, log, m.key.VKey(), stranger.VKey()); err == nil {
+	if _, _, err := Merge(nil, m.key.VKey(), note, m.key.VKey(), log, stranger.VKey()); err == nil {
 		t.Error("merged for another witness")
 	}
 
@@ -565,7 +565,7 @@ func TestWitness(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := Merge(nil, note, log, m.key.VKey(), w.VKey()); !refused(err, "ledger-fork") && !refused(err, "ledger-rollback") {
+		if _, _, err := Merge(nil, m.key.VKey(), note, m.key.VKey(), log, w.VKey()); !refused(err, "ledger-fork") && !refused(err, "ledger-rollback") {
 			t.Errorf("fork of size %d merged: %v", size, err)
 		}
 	}

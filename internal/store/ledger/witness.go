@@ -28,7 +28,7 @@ func Cosign(seen Checkpoint, msg []byte, log trust.VKey, files fs.FS, key trust.
 			return Checkpoint{}, nil, witnessRefusal(err)
 		}
 	}
-	logLine, err := signatureLine(msg, log)
+	logLine, err := SignatureLine(msg, log)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
@@ -63,7 +63,9 @@ func witnessRefusal(err error) error {
 // must be of this log, which must contain it, and not older than the one that
 // is held (nil: none). It returns the note that is to be held from now on: the
 // text, the log's line and this witness's, nothing else that came with it.
-func Merge(held, cosigned []byte, log *Log, logKey, witness trust.VKey) (Checkpoint, []byte, error) {
+//
+// Each has the key of the log beside it that signed it: the log may have got another in between.
+func Merge(held []byte, heldBy trust.VKey, cosigned []byte, logKey trust.VKey, log *Log, witness trust.VKey) (Checkpoint, []byte, error) {
 	origin := log.Checkpoint().Origin
 	c, _, err := OpenCosigned(cosigned, origin, logKey, witness)
 	if err != nil {
@@ -73,7 +75,7 @@ func Merge(held, cosigned []byte, log *Log, logKey, witness trust.VKey) (Checkpo
 		return Checkpoint{}, nil, err
 	}
 	if held != nil {
-		was, _, err := OpenCosigned(held, origin, logKey, witness)
+		was, _, err := OpenCosigned(held, origin, heldBy, witness)
 		if err != nil {
 			return Checkpoint{}, nil, fmt.Errorf("the cosignature that is held: %w", err)
 		}
@@ -81,11 +83,11 @@ func Merge(held, cosigned []byte, log *Log, logKey, witness trust.VKey) (Checkpo
 			return Checkpoint{}, nil, trust.Refuse("witness-old", witness.Name, "it has cosigned size %d before, this is %d", was.Size, c.Size)
 		}
 	}
-	logLine, err := signatureLine(cosigned, logKey)
+	logLine, err := SignatureLine(cosigned, logKey)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
-	line, err := signatureLine(cosigned, witness)
+	line, err := SignatureLine(cosigned, witness)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}

@@ -37,6 +37,9 @@ const (
 	KindWitnessed = "witnessed"
 	KindRebuilt   = "rebuilt"
 
+	// What a zone says of its own keys.
+	KindKeyChanged = "key-changed"
+
 	// Of hosts.
 	KindChecked = "checked"
 )
@@ -77,11 +80,15 @@ func isText(v any) bool  { _, ok := v.(string); return ok }
 func isCount(v any) bool { n, ok := v.(int64); return ok && n >= 0 }
 
 var (
-	anyText    = textForm("a string", func(string) bool { return true })
-	word       = textForm("a name", func(s string) bool { return trust.CheckWord(s) == nil })
-	date       = textForm("a date", func(s string) bool { _, err := trust.ParseDate(s); return err == nil })
-	origin     = textForm("an origin", func(s string) bool { _, _, err := trust.ParseOrigin(s); return err == nil })
-	document   = textForm("`orders` or `root`", func(s string) bool { return s == "orders" || s == "root" })
+	anyText  = textForm("a string", func(string) bool { return true })
+	word     = textForm("a name", func(s string) bool { return trust.CheckWord(s) == nil })
+	date     = textForm("a date", func(s string) bool { _, err := trust.ParseDate(s); return err == nil })
+	origin   = textForm("an origin", func(s string) bool { _, _, err := trust.ParseOrigin(s); return err == nil })
+	document = textForm("`orders` or `root`", func(s string) bool { return s == "orders" || s == "root" })
+	zoneKey  = textForm("`checkpoint` or `statement`", func(s string) bool {
+		return s == string(trust.ContextCheckpoint) || s == string(trust.ContextStatement)
+	})
+	zoneVKey   = textForm("a zone's vkey", isZoneVKey)
 	digest     = textForm("a digest", func(s string) bool { _, err := trust.ParseDigest(s); return err == nil })
 	storePath  = textForm("a store path", isStorePath)
 	count      = form{"an integer from 0 up", isCount}
@@ -101,6 +108,12 @@ var (
 		return ok
 	})
 )
+
+// isZoneVKey reports whether s is a key of a ledger or of a station, of the kind that they have.
+func isZoneVKey(s string) bool {
+	k, err := trust.ParseVKey(s)
+	return err == nil && k.Kind() == trust.KeyEd25519 && (k.Context == trust.ContextCheckpoint || k.Context == trust.ContextStatement && k.Person == trust.Station)
+}
 
 func isStorePath(s string) bool { _, err := storepath.Parse(s); return err == nil }
 
@@ -135,6 +148,8 @@ var statementKinds = map[string]statementKind{
 
 	KindWitnessed: {trust.RoleStation, map[string]form{"person": word, "size": number, "signature": sigLine}},
 	KindRebuilt:   {trust.RoleStation, map[string]form{"size": number}},
+
+	KindKeyChanged: {trust.RoleStation, map[string]form{"context": zoneKey, "from": zoneVKey, "to": zoneVKey, "size": number, "version": number, "signature": sigLine}},
 
 	KindChecked: {trust.RoleStation, map[string]form{"host": word, "date": date, "orders": count, "items": count, "recalled": count, "derived": count, "unknown": count, "kept": count,
 		"report": digest}},
