@@ -267,15 +267,24 @@ func JoinNote(text []byte, lines ...string) []byte {
 	return b.Bytes()
 }
 
-// SignNote has each signer sign a text and returns the note.
+// SignNote has each signer sign a text and returns the note. Keys from files sign at once, since each hashes the whole text twice; a signer that may ask
+// a person for something waits for the one before it.
 func SignNote(text []byte, signers ...Signer) ([]byte, error) {
-	lines := make([]string, len(signers))
+	lines, errs := make([]string, len(signers)), make([]error, len(signers))
+	var wg sync.WaitGroup
 	for i, s := range signers {
-		line, err := SignText(text, s)
+		sign := func() { lines[i], errs[i] = SignText(text, s) }
+		if _, file := s.(*Key); file {
+			wg.Go(sign)
+		} else if sign(); errs[i] != nil {
+			break
+		}
+	}
+	wg.Wait()
+	for _, err := range errs {
 		if err != nil {
 			return nil, err
 		}
-		lines[i] = line
 	}
 	return JoinNote(text, lines...), nil
 }
