@@ -75,6 +75,8 @@ var kinds = map[string]*kind{
 	"restored":    says(station, one, "size number, version number"),
 	"rebuilt":     says(station, one, "size number"),
 	"key-changed": says(station, one, "context zone context, from zone key, to zone key, size number, version number, signature line"),
+	"pinned":      says(station, one, "channel channel, commit commit, from commit or -"),
+	"excused":     says(station, one, "name name, code name, channel channel, commit commit or -, key openpgp or -, until date, person name, reason reason"),
 	"witnessed":   says(station, one, "person name, size number, signature line"),
 	"checked":     says(station, one, "host name, date date, orders count, items count, recalled count, derived count, unknown count, kept count, report sha256"),
 }

@@ -45,6 +45,16 @@ CREATE TABLE collected (
   request TEXT NOT NULL, added TEXT NOT NULL, PRIMARY KEY (sha256, name)
 ) WITHOUT ROWID;
 
+-- Outside: where the channels stand, each pin with its text, and what is excused.
+CREATE TABLE pin (
+  channel TEXT NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL, text BLOB NOT NULL, added TEXT NOT NULL,
+  PRIMARY KEY (channel, number)
+) WITHOUT ROWID;
+CREATE TABLE excuse (
+  name TEXT PRIMARY KEY, code TEXT NOT NULL, channel TEXT NOT NULL, about TEXT NOT NULL, key TEXT NOT NULL,
+  until TEXT NOT NULL, person TEXT NOT NULL, reason TEXT NOT NULL, added TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- Trust.
 CREATE TABLE root (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, note BLOB NOT NULL);
 CREATE TABLE orders (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, note BLOB NOT NULL);

@@ -201,6 +201,9 @@ func (c *corpus) statementCases() {
 		{statement.KindRebuilt, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"size": 99}, "size"},
 		{statement.KindKeyChanged, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"context": "checkpoint", "from": trusttest.Key(c.t, trusttest.Zone, "").VKey().String(),
 			"to": trusttest.Key(c.t, trusttest.Zone, "new").VKey().String(), "size": 99, "version": 2, "signature": line}, "to"},
+		{statement.KindPinned, station, statement.Subject{Name: "guix", SHA256: trust.Sum([]byte("pin"))}, map[string]any{"channel": "guix", "commit": strings.Repeat("1", 40), "from": "-"}, "from"},
+		{statement.KindExcused, station, statement.Subject{Name: "guix", SHA256: trust.Sum([]byte("pin"))}, map[string]any{"name": "rose-2026", "code": "weak-key", "channel": "guix", "commit": "-", "key": strings.Repeat("A", 40),
+			"until": "2026-04-01T00:00:00Z", "person": "carol", "reason": "she has a new key"}, "until"},
 		{statement.KindWitnessed, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"person": "wim", "size": 99, "signature": line}, "signature"},
 		{statement.KindChecked, station, text, map[string]any{"host": "host-1", "date": "2026-03-01T11:00:00Z", "orders": 0, "items": 1, "recalled": 0, "derived": 0, "unknown": 0, "kept": 0, "report": digest}, "report"},
 		{statement.KindRestored, station, statement.Subject{Name: trusttest.Zone, SHA256: trust.Sum([]byte("tree"))}, map[string]any{"size": 99, "version": 1}, "size"},
@@ -219,6 +222,12 @@ func (c *corpus) statementCases() {
 	judge("S4", "signature-form", "a signature that is no line of a note", c.envelope(station, with(statement.KindApproved, text, approved, "signature", "rada+0123")), "statement-predicate")
 	judge("S4", "signature-two", "two lines for a signature", c.envelope(station, with(statement.KindApproved, text, approved, "signature", line+line)), "statement-predicate")
 	judge("S4", "document-form", "signed under another document", c.envelope(station, with(statement.KindUndersigned, text, map[string]any{"version": 1, "person": "olga", "signature": line}, "document", "manifest")), "statement-predicate")
+
+	pinned := map[string]any{"channel": "guix", "commit": strings.Repeat("1", 40), "from": strings.Repeat("2", 40)}
+	judge("S4", "pinned-forward", "a pin that came from another", c.envelope(station, with(statement.KindPinned, text, pinned, "time", trust.FormatDate(trusttest.Epoch.Add(3*time.Hour)))))
+	judge("S4", "pinned-channel", "a channel of no name", c.envelope(station, with(statement.KindPinned, text, pinned, "channel", "gu ix")), "statement-predicate")
+	judge("S4", "pinned-commit", "a commit that is none", c.envelope(station, with(statement.KindPinned, text, pinned, "commit", "-")), "statement-predicate")
+	judge("S4", "pinned-from", "a commit in capitals", c.envelope(station, with(statement.KindPinned, text, pinned, "from", strings.Repeat("A", 40))), "statement-predicate")
 
 	// Who.
 	imported := statement.Statement{Kind: statement.KindImported, Subjects: []statement.Subject{manifest}, Predicate: say(map[string]any{"shipment": 1, "items": 1, "bytes": 0, "person": "ines"})}

@@ -22,7 +22,7 @@ const (
 
 var severities = map[string]Severity{
 	statement.KindCreated: Notice, statement.KindRoot: Notice,
-	statement.KindCollected: Info, statement.KindInspected: Info, statement.KindShipped: Notice,
+	statement.KindCollected: Info, statement.KindInspected: Info, statement.KindShipped: Notice, statement.KindPinned: Notice, statement.KindExcused: Warning,
 	statement.KindImported: Notice, statement.KindRefused: Warning, statement.KindApproved: Notice, statement.KindRejected: Warning,
 	statement.KindAllowed: Notice, statement.KindSigned: Info, statement.KindBuilt: Info, statement.KindAgreed: Info, statement.KindDisagreed: Alert,
 	statement.KindWitnessed: Notice, statement.KindRebuilt: Warning, statement.KindChecked: Info,
@@ -145,6 +145,10 @@ func (r *Record) sentence() string {
 		return "the catalog was made anew from the published ledger"
 	case statement.KindKeyChanged:
 		return fmt.Sprintf("the %s key of the zone is another since root version %d", r.text("context"), n("version"))
+	case statement.KindPinned:
+		return fmt.Sprintf("channel %s is pinned to commit %s, from %s", r.text("channel"), r.text("commit"), r.text("from"))
+	case statement.KindExcused:
+		return fmt.Sprintf("%s excuses %s in channel %s until %s: %s", r.text("person"), r.text("code"), r.text("channel"), r.text("until"), r.text("reason"))
 	case statement.KindChecked:
 		return fmt.Sprintf("host %s reported %d items: %d recalled, %d derived from what is, %d unknown", r.text("host"), n("items"), n("recalled"), n("derived"), n("unknown"))
 	case statement.KindRestored:

@@ -191,6 +191,9 @@ func TestEveryKind(t *testing.T) {
 		{statement.KindRebuilt, map[string]any{"size": int64(9)}, Warning, "made anew"},
 		{statement.KindKeyChanged, map[string]any{"context": "statement", "from": station.VKey().String(), "to": station.VKey().String(), "size": int64(9), "version": int64(2), "signature": line}, Warning,
 			"the statement key of the zone is another since root version 2"},
+		{statement.KindPinned, map[string]any{"channel": "guix", "commit": strings.Repeat("1", 40), "from": "-"}, Notice, "channel guix is pinned to commit 1111111111111111111111111111111111111111, from -"},
+		{statement.KindExcused, map[string]any{"name": "rose-2026", "code": "weak-key", "channel": "guix", "commit": "-", "key": "-", "until": "2026-04-01T00:00:00Z", "person": "carol", "reason": "she has a new one"}, Warning,
+			"carol excuses weak-key in channel guix until 2026-04-01T00:00:00Z: she has a new one"},
 		{statement.KindDisagreed, map[string]any{"builders": map[string]any{}}, Alert, "DISAGREE"},
 	}
 	for _, tt := range tests {

@@ -15,7 +15,8 @@
 //	item, shipment_item  the manifests
 //	finding              the blob that "inspected" names
 //	collected            the blob that "collected" names
-//	attachment           "inspected", "collected", "signed", "checked"
+//	pin, excuse          the blob that "pinned" names; "excused"
+//	attachment           "inspected", "collected", "pinned", "signed", "checked"
 //	proposal             "approved", until "allowed", "rejected" or a "refused" that says withdrawn
 //	proposal_signature   the same
 //	narinfo              the blob that "signed" names
@@ -55,6 +56,7 @@ import (
 
 	"sallyport/guix/narinfo"
 	"sallyport/guix/storepath"
+	"sallyport/internal/crossing/pin"
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
@@ -171,6 +173,11 @@ func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID stri
 		return p.imported(ctx, index, digest, s)
 	case statement.KindCollected:
 		return p.collected(ctx, index, digest, s)
+	case statement.KindPinned:
+		return p.pinned(ctx, index, digest, s)
+	case statement.KindExcused:
+		return p.r.Exec(ctx, `INSERT OR REPLACE INTO excuse (name, code, channel, about, key, until, person, reason, added) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			text(s, "name"), text(s, "code"), text(s, "channel"), text(s, "commit"), text(s, "key"), text(s, "until"), text(s, "person"), text(s, "reason"), text(s, "time"))
 	case statement.KindShipped:
 		return p.shipment(ctx, index, digest, s)
 	case statement.KindSigned:
@@ -450,6 +457,23 @@ func (p *replay) collected(ctx context.Context, index int64, digest trust.Digest
 		}
 	}
 	return nil
+}
+
+// pinned is a channel's next pin.
+func (p *replay) pinned(ctx context.Context, index int64, digest trust.Digest, s *statement.Statement) error {
+	if err := p.attachment(ctx, digest, index); err != nil {
+		return err
+	}
+	data, err := p.blob(index, "a pin", digest, pin.MaxPin)
+	if err != nil || data == nil {
+		return err
+	}
+	if _, err := pin.Parse(data); err != nil {
+		p.refuse("rebuild-digest", index, "its blob is no pin: %v", err)
+		return nil
+	}
+	return p.r.Exec(ctx, `INSERT INTO pin (channel, number, digest, text, added) SELECT ?1, 1 + coalesce(max(number), 0), ?2, ?3, ?4 FROM pin WHERE channel = ?1`,
+		text(s, "channel"), digest.String(), data, text(s, "time"))
 }
 
 // shipment is one that this zone, an outside, has numbered.

@@ -5,6 +5,7 @@
 //
 //	inspected   report    findings: what a shipment's inspection found
 //	collected   subject   the items' lines, as they stand in a manifest
+//	pinned      subject   the pin
 //	signed      narinfos  the narinfos that were signed
 //
 // Both forms here are text, one spelling each: what parses prints back to the

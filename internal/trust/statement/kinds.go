@@ -40,6 +40,10 @@ const (
 	// What a zone says of its own keys.
 	KindKeyChanged = "key-changed"
 
+	// Of channels, outside.
+	KindPinned  = "pinned"
+	KindExcused = "excused"
+
 	// Of hosts.
 	KindChecked = "checked"
 )
@@ -97,6 +101,10 @@ var (
 	counts     = tableForm("an object of integers from 0 up", isCount)
 	texts      = listForm("an array of strings", isText)
 	votes      = tableForm("an object of arrays of strings", texts.ok)
+	channel    = textForm("a channel's name", func(s string) bool { return trust.CheckChannel(s) == nil })
+	commit     = textForm("a commit", func(s string) bool { return trust.CheckCommit(s) == nil })
+	maybeID    = textForm("a commit or `-`", func(s string) bool { return s == "-" || trust.CheckCommit(s) == nil })
+	maybePrint = textForm("a fingerprint or `-`", func(s string) bool { return s == "-" || trust.CheckOpenPGP(s) == nil })
 	reason     = textForm("a reason", func(s string) bool { return trust.CheckReason(s) == nil })
 	sigLine    = textForm("a signature line", func(s string) bool { return trust.CheckLine(s) == nil })
 	reasonList = listForm("an array of {code, subject}", func(v any) bool {
@@ -150,6 +158,9 @@ var statementKinds = map[string]statementKind{
 	KindRebuilt:   {trust.RoleStation, map[string]form{"size": number}},
 
 	KindKeyChanged: {trust.RoleStation, map[string]form{"context": zoneKey, "from": zoneVKey, "to": zoneVKey, "size": number, "version": number, "signature": sigLine}},
+
+	KindPinned:  {trust.RoleStation, map[string]form{"channel": channel, "commit": commit, "from": maybeID}},
+	KindExcused: {trust.RoleStation, map[string]form{"name": word, "code": word, "channel": channel, "commit": maybeID, "key": maybePrint, "until": date, "person": word, "reason": reason}},
 
 	KindChecked: {trust.RoleStation, map[string]form{"host": word, "date": date, "orders": count, "items": count, "recalled": count, "derived": count, "unknown": count, "kept": count,
 		"report": digest}},
