@@ -9,6 +9,7 @@ package enclavetest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -200,6 +201,16 @@ func (e *Enclave) NextRoot(change func(r *trust.Root)) {
 		change(next)
 	}
 	e.setRoot(next, nil)
+}
+
+// Renew gives the zone another key, of its ledger (context checkpoint) or its station (statement), by the next root.
+func (e *Enclave) Renew(of trust.Context) {
+	e.T.Helper()
+	now, next, _, err := e.Zone.RenewKey(context.Background(), of, rand.Reader)
+	e.must(err)
+	e.NextRoot(func(r *trust.Root) {
+		r.Keys = append(slices.DeleteFunc(r.Keys, func(k trust.RootKey) bool { return k.Line() == now.Line() }), next)
+	})
 }
 
 // Order puts the next orders in force.

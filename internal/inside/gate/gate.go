@@ -9,7 +9,9 @@
 //	content      every item has the size and digest that the manifest says
 //	name         every item's store path is recomputed from its content: of sources, of derivations and of all their outputs
 //	inputs       what a derivation needs is offered here, or named by an allowlist in force
-//	inspection   the reader child parsed every archive and looked into every file; a finding of severity "block" refuses the item
+//	channel      a channel is one that officers ordered, under its URL, branch and introduction; every commit is authenticated from there again; what the
+//	             policy finds refuses, unless orders excuse it; the checkout has the hash that the pin says; the tracks' pins are its ancestors
+//	inspection   the reader child parsed every archive and looked into every file, of a channel those of the checkout; a finding of severity "block" refuses the item
 //
 // Everything that is wrong is listed at once. A refusal is a ledger entry and leaves nothing else behind; what was read is removed. A shipment
 // without fault is quarantined: its items are in the store, and no depot, signer or builder will touch them until reviewers have signed
@@ -40,6 +42,7 @@ import (
 	"sallyport/internal/confine"
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/judge/examine"
 	"sallyport/internal/store"
 	"sallyport/internal/store/attach"
@@ -58,6 +61,8 @@ type Gate struct {
 	Progress func(bytes int64, item string)
 
 	MaxFindings int // of a shipment; 0: MaxFindings
+
+	Git func(context.Context) (*gitrun.Git, error) // unpacks what channels bring; nil: the one on the path, where it is needed
 }
 
 // A Quarantined shipment passed every check of the gate and waits for reviewers. Only [Gate.Import] makes one.
@@ -101,6 +106,9 @@ func (g *Gate) Import(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*
 	if j.reader != nil {
 		j.reader.Close()
 	}
+	if j.remove != nil {
+		j.remove()
+	}
 	// Nothing of a volume that was not let in stays.
 	left := j.pending.End(ctx, err)
 	if err == nil {
@@ -130,6 +138,8 @@ type intake struct {
 	findings map[string]int64
 	details  []Finding
 	missing  []int64
+	came     []*channelIntake
+	remove   func() // the scratch repositories
 }
 
 type drv struct {
@@ -179,8 +189,18 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	if err != nil {
 		return nil, err
 	}
-	if err := j.derivations(ctx, v.Manifest); err != nil {
+	lists, err := j.allowed(ctx)
+	if err != nil {
 		return nil, err
+	}
+	var rs trust.Refusals
+	for _, err := range []error{j.derivations(v.Manifest, lists), j.channels(ctx, v.Manifest, lists)} {
+		if err := rs.Merge(err); err != nil {
+			return nil, err
+		}
+	}
+	if len(rs) > 0 {
+		return nil, rs
 	}
 	if limit := g.maxFindings(); len(j.details) > limit {
 		return nil, trust.Refuse("inspection-findings", fmt.Sprintf("shipment %d", v.Manifest.Number), "more than %d findings; that is not for a person to read", limit).
@@ -188,7 +208,11 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 	}
 	q := &Quarantined{Number: v.Manifest.Number, Manifest: v.Digest, Items: len(v.Manifest.Items), Bytes: v.Bytes, Files: j.files,
 		Findings: j.findings, Missing: j.missing, Confined: j.reader.Confinement(), Details: j.details, verified: v}
-	return q, j.quarantine(ctx, q)
+	if err := j.quarantine(ctx, q); err != nil {
+		return nil, err
+	}
+	j.adopt(ctx)
+	return q, nil
 }
 
 // mayImport checks the importer's key against the root before anything is read.

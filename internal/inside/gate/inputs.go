@@ -12,11 +12,7 @@ import (
 )
 
 // derivations recomputes every output path, and demands that what a derivation needs is offered or allowed.
-func (j *intake) derivations(ctx context.Context, m *shipment.Manifest) error {
-	allowed, err := j.allowed(ctx)
-	if err != nil {
-		return err
-	}
+func (j *intake) derivations(m *shipment.Manifest, allowed tracks) error {
 	offered := map[string]bool{}
 	for _, it := range m.Items {
 		offered[it.Name] = true

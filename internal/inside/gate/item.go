@@ -23,10 +23,13 @@ type sink struct {
 
 func (s sink) Begin(it trust.Item) (shipment.ItemSink, error) {
 	*s.current = it.Name
-	kind := ""
+	kind, rules := "", ""
 	switch it.Kind {
 	case trust.KindSource:
 		kind = confine.KindNar
+	case trust.KindChannel:
+		// What matters of it is the checkout, which is looked at when it can be made.
+		kind, rules = confine.KindNar, confine.RulesStructure
 	case trust.KindDerivation:
 		kind = confine.KindDerivation
 	default:
@@ -45,7 +48,7 @@ func (s sink) Begin(it trust.Item) (shipment.ItemSink, error) {
 	t := &taking{sink: s, it: it, path: path, blob: w, pipe: pw, judged: make(chan struct{})}
 	go func() {
 		defer close(t.judged)
-		t.report, t.err = s.j.reader.Item(s.ctx, confine.Request{Kind: kind, Name: it.Name, Size: it.Size}, pr)
+		t.report, t.err = s.j.reader.Item(s.ctx, confine.Request{Kind: kind, Name: it.Name, Size: it.Size, Rules: rules}, pr)
 		// The writer must never wait for a judge who is gone.
 		pr.CloseWithError(errJudged)
 	}()
@@ -88,15 +91,8 @@ func (t *taking) Commit() error {
 	if t.err != nil {
 		return t.err
 	}
-	t.j.files += t.report.Files
-	for i := range t.report.Findings {
-		f := &t.report.Findings[i]
-		t.j.findings[f.Severity] += f.Count
-		if len(t.j.details) > t.j.g.maxFindings() {
-			continue // refused at the end
-		}
-		t.j.details = append(t.j.details, Finding{Item: t.it.SHA256.String(), Severity: f.Severity, Rule: f.Rule,
-			Place: trust.Printable(f.Place, 300), Count: f.Count, Detail: examine.Examples(f, 600)})
+	if t.it.Kind != trust.KindChannel {
+		t.j.inspected(t.it, t.report)
 	}
 	if err := t.bind(); err != nil {
 		return err
@@ -105,9 +101,23 @@ func (t *taking) Commit() error {
 	return err
 }
 
+// inspected takes down what the reader has found in an item.
+func (j *intake) inspected(it trust.Item, report *confine.Report) {
+	j.files += report.Files
+	for i := range report.Findings {
+		f := &report.Findings[i]
+		j.findings[f.Severity] += f.Count
+		if len(j.details) > j.g.maxFindings() {
+			continue // refused at the end
+		}
+		j.details = append(j.details, Finding{Item: it.SHA256.String(), Severity: f.Severity, Rule: f.Rule,
+			Place: trust.Printable(f.Place, 300), Count: f.Count, Detail: examine.Examples(f, 600)})
+	}
+}
+
 // bind recomputes the item's store path from its content.
 func (t *taking) bind() error {
-	if t.it.Kind == trust.KindSource {
+	if t.it.Kind == trust.KindSource || t.it.Kind == trust.KindChannel {
 		want, err := storepath.Source(t.path.Name(), t.it.SHA256)
 		if err != nil {
 			return err

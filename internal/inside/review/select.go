@@ -18,7 +18,7 @@ import (
 // A rule is a row of terms with commas between them, sorted, each FIELD OP VALUE (docs/spec/trust.md section 6); an item goes in by the first rule whose terms all hold
 // for it. Fields:
 //
-//	kind            = !=            source, derivation or output
+//	kind            = !=            source, derivation, channel or output
 //	severity        = != <= >=      none, info, review, high or block: the worst that the gate's inspection found in it
 //	size            = <= >=         bytes
 //	known           =               yes if the allowlist in force of another track names it
@@ -34,7 +34,7 @@ type Selection struct {
 func (s Selection) zero() bool { return len(s.Rules) == 0 && len(s.Items) == 0 }
 
 // kinds of items.
-var kinds = []string{trust.KindDerivation, trust.KindOutput, trust.KindSource}
+var kinds = []string{trust.KindChannel, trust.KindDerivation, trust.KindOutput, trust.KindSource}
 
 // severities, the mildest first.
 var severities = []string{"none", "info", "review", "high", "block"}

@@ -315,7 +315,7 @@ func (v *View) Item(name string) (Item, error) {
 	}
 	it := Item{Path: p, Kind: have.Kind, Content: have.SHA256, Size: have.Size, NarHash: have.SHA256, NarSize: have.Size}
 	switch have.Kind {
-	case trust.KindSource:
+	case trust.KindSource, trust.KindChannel: // a channel's item is bound to its name as a source is, and refers to nothing
 		return it, nil
 	case trust.KindDerivation:
 		d, data, err := v.derivation(have)

@@ -1,0 +1,302 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sallyport/guix/channel/git"
+	"sallyport/internal/crossing/pin"
+	"sallyport/internal/judge/authenticate"
+	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/store"
+	"sallyport/internal/store/durable"
+	"sallyport/internal/trust"
+)
+
+// Names in a zone.
+const (
+	dirName = "channels"
+	lock    = "channels"
+)
+
+// Repositories are those of a zone's channels.
+type Repositories struct {
+	Zone *store.Zone
+	Git  func(context.Context) (*gitrun.Git, error) // asked where something is to be unpacked
+}
+
+// FindGit is a Git for Repositories: the program on the path.
+func FindGit(ctx context.Context) (*gitrun.Git, error) {
+	return gitrun.Find(ctx, os.Getenv("PATH"))
+}
+
+// Dir is where a channel's repository lies, or would.
+func (r *Repositories) Dir(channel string) string {
+	return filepath.Join(r.Zone.Dir, dirName, channel+".git")
+}
+
+// Items are the channel's items of all shipments that were not rejected, in no order that means anything. Rows say where they lie; each is what its digest says.
+func (r *Repositories) Items(ctx context.Context, channel string) ([]Entry, error) {
+	rows, err := r.Zone.Read(ctx).QueryContext(ctx, `SELECT DISTINCT item.sha256, item.size, item.name FROM item JOIN shipment_item USING (sha256, name) JOIN shipment USING (number)
+		WHERE item.kind = ? AND shipment.state != 'rejected' ORDER BY number, item.name`, trust.KindChannel)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Entry
+	for rows.Next() {
+		it := trust.Item{Kind: trust.KindChannel}
+		var digest string
+		if err := rows.Scan(&digest, &it.Size, &it.Name); err != nil {
+			return nil, err
+		}
+		if it.SHA256, err = trust.ParseDigest(digest); err != nil {
+			return nil, err
+		}
+		if e, err := Named(it); err == nil && e.Channel == channel { // another name is not that of a channel that the gate let in
+			all = append(all, e)
+		}
+	}
+	return all, rows.Err()
+}
+
+// Open opens the repository of a channel with the objects of all its items. What is missing is unpacked from the cas first. If nothing of the channel ever came, it is
+// an error that is fs.ErrNotExist.
+func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.Repository, error) {
+	if err := trust.CheckChannel(channel); err != nil {
+		return nil, err
+	}
+	items, err := r.Items(ctx, channel)
+	if err != nil {
+		return nil, err
+	}
+	if len(items) == 0 {
+		return nil, fmt.Errorf("channel %s: no item of it has come: %w", channel, fs.ErrNotExist)
+	}
+	unlock, err := r.Zone.LockContext(ctx, lock)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	missing, err := r.missing(channel, items)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		if err := r.unpack(ctx, channel, missing); err != nil {
+			return nil, fmt.Errorf("repository of channel %s: %w", channel, err)
+		}
+	}
+	return authenticate.Open(r.Dir(channel), authenticate.Options{})
+}
+
+// missing are the items whose commits the repository does not have.
+func (r *Repositories) missing(channel string, items []Entry) ([]Entry, error) {
+	repo, err := authenticate.Open(r.Dir(channel), authenticate.Options{})
+	if refused, ok := trust.AsRefusals(err); errors.Is(err, fs.ErrNotExist) || ok && refused.Has(authenticate.CodeNoRepository) {
+		return items, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w; it is only a copy: remove %s", err, r.Dir(channel))
+	}
+	defer repo.Close()
+	reader := repo.Database().NewReader()
+	var missing []Entry
+	for _, e := range items {
+		_, marked := os.Stat(r.mark(channel, e.Item))
+		if _, err := reader.Read(e.Commit, git.KindCommit); err != nil || marked != nil {
+			missing = append(missing, e)
+		}
+	}
+	return missing, nil
+}
+
+// mark is the file that says that an item was unpacked.
+func (r *Repositories) mark(channel string, it trust.Item) string {
+	return filepath.Join(r.Dir(channel), "items", it.SHA256.String())
+}
+
+func (r *Repositories) setMark(channel string, it trust.Item) error {
+	mark := r.mark(channel, it)
+	if err := durable.MkdirAll(durable.OS{}, filepath.Dir(mark), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(mark, nil, 0o644)
+}
+
+// unpack unpacks items, each behind what it stands on.
+func (r *Repositories) unpack(ctx context.Context, channel string, items []Entry) error {
+	g, err := r.Git(ctx)
+	if err != nil {
+		return err
+	}
+	type waiting struct {
+		Entry
+		p *pin.Pin
+		h *pin.Header
+	}
+	var rest []waiting
+	for _, e := range items {
+		p, h, err := Read(r.Zone.CAS, e.Item, io.Discard)
+		if err != nil {
+			return err
+		}
+		rest = append(rest, waiting{e, p, h})
+	}
+	dir := r.Dir(channel)
+	if err := durable.MkdirAll(durable.OS{}, dir, 0o755); err != nil {
+		return err
+	}
+	for len(rest) > 0 {
+		n := len(rest)
+		for i := 0; i < len(rest); {
+			w := rest[i]
+			if ok, err := has(dir, w.h.Prerequisites()); err != nil {
+				return err
+			} else if !ok {
+				i++
+				continue
+			}
+			if err := r.Unpack(ctx, g, dir, "", w.Item); err != nil {
+				return err
+			}
+			if err := r.setMark(channel, w.Item); err != nil {
+				return err
+			}
+			rest = slices.Delete(rest, i, i+1)
+		}
+		if len(rest) == n {
+			w := rest[0]
+			return trust.Refuse("channel-basis", w.Item.Name, "it stands on commit %s, of which no item is here", w.p.Basis).WithHint("have the channel sent again as a whole")
+		}
+	}
+	return nil
+}
+
+// has reports whether a repository has commits.
+func has(dir string, commits []git.ID) (bool, error) {
+	if len(commits) == 0 {
+		return true, nil
+	}
+	repo, err := authenticate.Open(dir, authenticate.Options{})
+	if refused, ok := trust.AsRefusals(err); ok && refused.Has(authenticate.CodeNoRepository) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer repo.Close()
+	reader := repo.Database().NewReader()
+	for _, id := range commits {
+		if _, err := reader.Read(id, git.KindCommit); err != nil {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// Unpack puts the objects of an item into the repository dir; the item may stand on those of dir and of base. The item is read twice, and never held.
+func (r *Repositories) Unpack(ctx context.Context, g *gitrun.Git, dir, base string, it trust.Item) error {
+	pr, pw := io.Pipe()
+	read := make(chan error, 1)
+	go func() {
+		_, _, err := Read(r.Zone.CAS, it, pw)
+		pw.CloseWithError(err)
+		read <- err
+	}()
+	err := pin.Unpack(ctx, g, dir, base, pr)
+	pr.CloseWithError(errors.New("nobody reads on"))
+	if readErr := <-read; err == nil && readErr != nil {
+		err = readErr
+	}
+	return err
+}
+
+// Adopt moves the packs of a repository, in which items were unpacked, into the one of a channel: what the gate has judged need not be unpacked again.
+func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ...trust.Item) error {
+	unlock, err := r.Zone.LockContext(ctx, lock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dir := r.Dir(channel)
+	for _, d := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		if err := durable.MkdirAll(durable.OS{}, filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "HEAD"), []byte("ref: refs/heads/none\n"), 0o644); err != nil {
+		return err
+	}
+	packs := filepath.Join(from, "objects", "pack")
+	entries, err := os.ReadDir(packs)
+	if err != nil {
+		return err
+	}
+	// A pack is seen from when its index is there.
+	for _, suffix := range []string{".pack", ".idx"} {
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), suffix) {
+				if err := durable.Rename(durable.OS{}, filepath.Join(packs, e.Name()), filepath.Join(dir, "objects", "pack", e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, it := range items {
+		if err := r.setMark(channel, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Descends tells whether a commit of a channel is another, or descends from it.
+func (r *Repositories) Descends(ctx context.Context, channel string, commit, from git.ID) (bool, error) {
+	if commit == from {
+		return true, nil
+	}
+	repo, err := r.Open(ctx, channel)
+	if err != nil {
+		return false, err
+	}
+	defer repo.Close()
+	return Descends(ctx, repo, from, commit)
+}
+
+// Descends tells whether one of several commits of a repository is another, or descends from it.
+func Descends(ctx context.Context, repo *authenticate.Repository, from git.ID, commits ...git.ID) (bool, error) {
+	reader := repo.Database().NewReader()
+	seen := map[git.ID]bool{}
+	for len(commits) > 0 {
+		if len(seen)%1024 == 0 && ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		id := commits[0]
+		commits = commits[1:]
+		if id == from {
+			return true, nil
+		}
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		raw, err := reader.Read(id, git.KindCommit)
+		if err != nil {
+			return false, fmt.Errorf("commit %s: %w", id, err)
+		}
+		c, err := git.ParseCommit(raw)
+		if err != nil {
+			return false, fmt.Errorf("commit %s: %w", id, err)
+		}
+		commits = append(commits, c.Parents...)
+	}
+	return false, nil
+}
