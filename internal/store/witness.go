@@ -37,7 +37,8 @@ func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now t
 	held, err := readBounded(state, ledger.MaxCheckpoint)
 	switch {
 	case err == nil:
-		if seen, _, err = ledger.OpenCosigned(held, log.Name, log, key.VKey()); err != nil {
+		// By its own signature: the log may have got another key since.
+		if seen, _, err = ledger.OpenWitnessed(held, log.Name, key.VKey()); err != nil {
 			return nil, fmt.Errorf("witness: %s: %w", state, err)
 		}
 	case !errors.Is(err, fs.ErrNotExist):
@@ -89,7 +90,7 @@ func WitnessRestored(state string, zone fs.FS, pin trust.Pinned, log trust.VKey,
 	if err != nil {
 		return nil, fmt.Errorf("witness: %w", err)
 	}
-	seen, at, err := ledger.OpenCosigned(held, log.Name, log, key.VKey())
+	seen, at, err := ledger.OpenWitnessed(held, log.Name, key.VKey())
 	if err != nil {
 		return nil, fmt.Errorf("witness: %s: %w", state, err)
 	}

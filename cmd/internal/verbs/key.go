@@ -19,7 +19,7 @@ import (
 )
 
 func key(env *frame.Env) *cobra.Command {
-	return noun("key", "signing keys of persons and tracks", keyGenerate(env), keyShow(env), keyAgent(env))
+	return noun("key", "signing keys of persons, tracks and zones", keyGenerate(env), keyRenew(env), keyShow(env), keyAgent(env))
 }
 
 func keyGenerate(env *frame.Env) *cobra.Command {

@@ -27,9 +27,10 @@ func ledgerNoun(env *frame.Env) *cobra.Command {
 
 // A published is a ledger as it is published: that of a zone, or a copy with what somebody has on paper.
 type published struct {
-	dir   string // the directory with `checkpoint` in it
-	log   []trust.VKey
-	chain [][]byte // the root notes; empty: there is no root, or none was opened
+	dir   string       // the directory with `checkpoint` in it
+	log   []trust.VKey // by which it is signed now
+	old   []trust.VKey // by which it was signed before: the present checkpoint is not
+	chain [][]byte     // the root notes; empty: there is no root, or none was opened
 	keys  siem.Keys
 	root  *trust.Root // the newest; nil as above
 
@@ -154,6 +155,7 @@ func (l *published) openChain() error {
 	}
 	// It was asked once; when the roots are read again the zone may be closed.
 	l.pin = sameRoot(first)
+	var named []trust.VKey
 	for i, note := range l.chain {
 		if i == 0 {
 			l.root, err = trust.OpenRoot(note, first)
@@ -163,7 +165,7 @@ func (l *published) openChain() error {
 		if err != nil {
 			return fmt.Errorf("root %d: %w", i+1, err)
 		}
-		// Every version's: an entry is as old as the root that it was signed under.
+		// Every version's: an entry is as old as the root that it was signed under. Of the ledger's keys those of the newest count, the others only for what somebody kept.
 		for _, k := range l.root.Keys {
 			if k.Context != trust.ContextStatement && k.Context != trust.ContextCheckpoint {
 				continue
@@ -175,11 +177,22 @@ func (l *published) openChain() error {
 			if k.Context == trust.ContextStatement && !slices.ContainsFunc(l.keys, v.Equal) {
 				l.keys = append(l.keys, v)
 			}
-			if k.Context == trust.ContextCheckpoint && !slices.ContainsFunc(l.log, v.Equal) {
-				l.log = append(l.log, v)
+			if k.Context == trust.ContextCheckpoint && !slices.ContainsFunc(named, v.Equal) {
+				named = append(named, v)
 			}
 		}
 	}
+	now := l.root.Signers(trust.ContextCheckpoint, l.root.Date)
+	for _, v := range append(l.log, named...) {
+		replaced := slices.ContainsFunc(now, func(n trust.VKey) bool { return n.Name == v.Name }) && !slices.ContainsFunc(now, v.Equal)
+		switch {
+		case replaced && !slices.ContainsFunc(l.old, v.Equal):
+			l.old = append(l.old, v)
+		case !replaced && !slices.ContainsFunc(now, v.Equal):
+			now = append(now, v) // of a ledger that no root names, or no more
+		}
+	}
+	l.log = now
 	return nil
 }
 
@@ -201,6 +214,12 @@ func (l *published) now() ([]byte, *ledger.Log, error) {
 		return nil, nil, err
 	}
 	c, err := l.opens(note)
+	if err != nil && l.root != nil {
+		// A newer root may have given it another key since.
+		if again := l.read(); again == nil {
+			c, err = l.opens(note)
+		}
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -217,7 +236,7 @@ func (l *published) at(file string) ([]byte, *ledger.Log, error) {
 		if note, err = frame.ReadBounded(file, ledger.MaxCheckpoint); err != nil {
 			return nil, nil, err
 		}
-		c, err := l.opens(note)
+		c, err := l.opensKept(note)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -248,8 +267,23 @@ func (l *published) cosigned() ([][]byte, error) {
 	return notes, nil
 }
 
-// opens verifies a checkpoint by one of the ledger's keys.
-func (l *published) opens(note []byte) (ledger.Checkpoint, error) { return openCheckpoint(note, l.log) }
+// opens verifies a checkpoint by a key that the ledger has now. One that it had is a thief's, or the checkpoint is too old to say anything by itself.
+func (l *published) opens(note []byte) (ledger.Checkpoint, error) {
+	c, err := openCheckpoint(note, l.log)
+	if err == nil || len(l.old) == 0 {
+		return c, err
+	}
+	if was, old := openCheckpoint(note, l.old); old == nil {
+		return ledger.Checkpoint{}, trust.Refuse("key-replaced", "checkpoint", "its %d entries are signed by a key of %s that the roots have replaced", was.Size, was.Origin).
+			WithHint("what was made before the change is made again from the ledger as it is now; if it was made afterwards, somebody uses the old key: keep it as evidence")
+	}
+	return c, err
+}
+
+// opensKept verifies a checkpoint that somebody kept, which may be older than the ledger's key. The present one must contain it.
+func (l *published) opensKept(note []byte) (ledger.Checkpoint, error) {
+	return openCheckpoint(note, append(slices.Clone(l.log), l.old...))
+}
 
 func openCheckpoint(note []byte, keys []trust.VKey) (ledger.Checkpoint, error) {
 	origin, _, _ := bytes.Cut(note, []byte("\n"))

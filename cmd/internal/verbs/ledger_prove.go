@@ -268,7 +268,7 @@ func (p *proofFlags) verifyGrowth(env *frame.Env, l *published, data []byte) err
 		if err != nil {
 			return err
 		}
-		if old, err = l.opens(note); err != nil {
+		if old, err = l.opensKept(note); err != nil {
 			return err
 		}
 	}

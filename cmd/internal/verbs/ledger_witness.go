@@ -21,12 +21,16 @@ import (
 
 // ledgerWitness is a verb, for a witness who can read the published directory, and the noun of those by which a witness is asked by file.
 func ledgerWitness(env *frame.Env) *cobra.Command {
-	var keyFile, stateFile, logKey, out string
+	var keyFile, stateFile, out string
+	var from witnessPaper
 	c := &cobra.Command{
 		Use:   "witness --key FILE --state FILE --log VKEY --out FILE LEDGER-DIR",
 		Short: "as a witness: check that a ledger only grew, and cosign its checkpoint; below it: ask a witness by file",
 		Long: `As a witness: check the published ledger in LEDGER-DIR (a copy will do) against what this witness cosigned last, demand that the one contains the
 other, and cosign its checkpoint. The new state is durable before the cosignature is written to --out; 'ledger witness add' takes it in.
+
+Where the ledger has got another key, --root and --roots say so in the place of --log: the fingerprint of the first root, from paper, and the directory with
+the notes of all of them (public/root).
 
 A witness on another machine needs no copy: 'ledger witness export' writes checkpoint and proof into one file, 'ledger cosign' on the witness's machine
 answers with another, and 'ledger witness add' takes that in.`,
@@ -37,12 +41,27 @@ answers with another, and 'ledger witness add' takes that in.`,
 			"  sallyport ledger witness --key wilma.witness.key --state wilma.state --log VKEY --out cosigned inside/public/ledger",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if stateFile == "" || logKey == "" || out == "" {
-				return frame.Usage("--state, --log and --out are needed")
+			if stateFile == "" || out == "" || from.none() {
+				return frame.Usage("--state, --out, and --log or --root with --roots are needed")
 			}
-			log, err := trust.ParseVKey(logKey)
+			shown, err := ledger.ReadCheckpoint(os.DirFS(args[0]))
 			if err != nil {
-				return frame.Usage("--log: %v", err)
+				return err
+			}
+			origin, _, _ := bytes.Cut(shown, []byte("\n"))
+			keys, err := from.keys(string(origin))
+			if err != nil {
+				return err
+			}
+			if len(keys.Now) == 0 {
+				return trust.Refuse("witness-log", trust.Printable(string(origin), 100), "the newest root names no key for it")
+			}
+			// Where the root names two, the one that has signed.
+			log := keys.Now[0]
+			for _, v := range keys.Now[1:] {
+				if _, err := ledger.OpenCheckpoint(shown, v.Name, v); err == nil {
+					log = v
+				}
 			}
 			k, err := env.Key(cmd.Context(), keyFile)
 			if err != nil {
@@ -61,10 +80,48 @@ answers with another, and 'ledger witness add' takes that in.`,
 	}
 	f := c.Flags()
 	f.StringVar(&keyFile, "key", "", "the witness's key: a file, or agent:PUBFILE for one that an ssh-agent holds")
-	f.StringVar(&stateFile, "state", "", "file in which this witness remembers what it cosigned last")
-	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper")
+	f.StringVar(&stateFile, "state", "", "file in which this witness remembers what it cosigned last of this ledger")
+	from.flags(c, "")
 	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")
 	return with(c, witnessExport(env), witnessAdd(env), witnessList(env))
+}
+
+// A witnessPaper is what a witness has on paper of a ledger's key.
+type witnessPaper struct{ log, root, roots string }
+
+func (p *witnessPaper) flags(c *cobra.Command, when string) {
+	f := c.Flags()
+	f.StringVar(&p.log, "log", "", "the ledger's checkpoint key (vkey), from paper"+when)
+	f.StringVar(&p.root, "root", "", "instead of --log: fingerprint of the first root, from paper; with --roots")
+	f.StringVar(&p.roots, "roots", "", "with --root: directory with the notes of the roots (public/root)")
+}
+
+func (p *witnessPaper) none() bool { return p.log == "" && p.root == "" }
+
+// keys are the ledger's, as the paper gives them.
+func (p *witnessPaper) keys(origin string) (witness.Keys, error) {
+	if p.log != "" && p.root != "" || (p.root == "") != (p.roots == "") {
+		return witness.Keys{}, frame.Usage("give --log, or --root with --roots")
+	}
+	if p.log != "" {
+		v, err := trust.ParseVKey(p.log)
+		if err != nil {
+			return witness.Keys{}, frame.Usage("--log: %v", err)
+		}
+		return witness.Keys{Now: []trust.VKey{v}}, nil
+	}
+	if p.root == "" {
+		return witness.Keys{}, nil
+	}
+	pin, err := trust.ParsePin(p.root)
+	if err != nil {
+		return witness.Keys{}, frame.Usage("--root: %v", err)
+	}
+	chain, err := rootChain(p.roots, pin)
+	if err != nil {
+		return witness.Keys{}, err
+	}
+	return witness.FromRoots(chain, origin), nil
 }
 
 // cosigned writes what a witness hands out.
@@ -276,13 +333,15 @@ func witnessList(env *frame.Env) *cobra.Command {
 
 // ledgerCosign is what a witness does with a file that was brought; without a key it is 'witness add', as which it began.
 func ledgerCosign(env *frame.Env) *cobra.Command {
-	var keyFile, state, logKey, out string
+	var keyFile, state, out string
+	var from witnessPaper
 	c := &cobra.Command{
 		Use:   "cosign --key FILE --state DIR --out FILE REQUEST",
 		Short: "as a witness: check a file that 'ledger witness export' wrote, and cosign",
 		Long: `As a witness, on a machine of one's own and without the zone: check the file that 'ledger witness export' wrote, that the ledger has only grown since this
 witness cosigned it last, and cosign. What was cosigned is remembered in the directory --state, durably, before the answer is written. The first time, --log
-gives the ledger's key, from paper; from then on it is known.
+gives the ledger's key, from paper; from then on it is known. When the ledger gets another key, --root and --roots show the roots that say so; from then on
+the old one is believed no more.
 
 Refused are a smaller ledger (witness-rollback), one that does not contain what was cosigned (witness-fork), and a proof from another size than this witness
 remembers (witness-stale). The first two are evidence: keep the file, and tell the security officer.
@@ -293,20 +352,13 @@ Without --key, FILE is what a witness cosigned, and is taken into the zone, as b
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if keyFile == "" {
-				if state != "" || logKey != "" || out != "" {
+				if state != "" || !from.none() || out != "" {
 					return frame.Usage("a witness needs --key; without it the file is taken into a zone")
 				}
 				return takeIn(cmd, env, args[0], "")
 			}
 			if state == "" || out == "" {
 				return frame.Usage("--state and --out are needed")
-			}
-			var log trust.VKey
-			if logKey != "" {
-				var err error
-				if log, err = trust.ParseVKey(logKey); err != nil {
-					return frame.Usage("--log: %v", err)
-				}
 			}
 			data, err := frame.ReadBounded(args[0], ledger.MaxProof)
 			if err != nil {
@@ -316,11 +368,19 @@ Without --key, FILE is what a witness cosigned, and is taken into the zone, as b
 			if err != nil {
 				return err
 			}
+			origin, err := witness.Origin(g)
+			if err != nil {
+				return err
+			}
+			keys, err := from.keys(origin)
+			if err != nil {
+				return err
+			}
 			k, err := env.Key(cmd.Context(), keyFile)
 			if err != nil {
 				return err
 			}
-			c, note, err := witness.Cosign(state, g, log, k, env.Clock())
+			c, note, err := witness.Cosign(state, g, keys, k, env.Clock())
 			if err != nil {
 				return err
 			}
@@ -329,8 +389,8 @@ Without --key, FILE is what a witness cosigned, and is taken into the zone, as b
 	}
 	f := c.Flags()
 	f.StringVar(&keyFile, "key", "", "the witness's key: a file, or agent:PUBFILE for one that an ssh-agent holds")
-	f.StringVar(&state, "state", "", "directory in which this witness remembers what it cosigned")
-	f.StringVar(&logKey, "log", "", "the ledger's checkpoint key (vkey), from paper; needed the first time")
+	f.StringVar(&state, "state", "", "directory in which this witness remembers what it cosigned last of each ledger")
+	from.flags(c, "; needed the first time")
 	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")
 	return c
 }

@@ -430,6 +430,15 @@ func OpenRoots(path, fingerprint string) (*trust.Root, error) {
 	if err != nil {
 		return nil, frame.Usage("--fingerprint: %v", err)
 	}
+	chain, err := rootChain(path, pin)
+	if err != nil {
+		return nil, err
+	}
+	return chain[len(chain)-1], nil
+}
+
+// rootChain is OpenRoots that returns every version.
+func rootChain(path string, pin trust.Pinned) ([]*trust.Root, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -445,13 +454,25 @@ func OpenRoots(path, fingerprint string) (*trust.Root, error) {
 			files = append(files, f)
 		}
 	}
-	var chain [][]byte
+	var chain []*trust.Root
 	for _, f := range files {
 		note, err := frame.ReadBounded(f, maxRootNote)
 		if err != nil {
 			return nil, err
 		}
-		chain = append(chain, note)
+		var r *trust.Root
+		if len(chain) == 0 {
+			r, err = trust.OpenRoot(note, pin)
+		} else {
+			r, err = chain[len(chain)-1].Next(note)
+		}
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, r)
 	}
-	return trust.OpenChain(chain, pin)
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("%s: there is no root in it", path)
+	}
+	return chain, nil
 }

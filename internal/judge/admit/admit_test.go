@@ -353,30 +353,75 @@ func TestRecord(t *testing.T) {
 	suite.Want(t, err, "ledger-rollback")
 }
 
-// The ledger's key is the one that the root names, whatever key the zone has.
+// The ledger's key is the one that the newest root names: not the one before it, and none without a root that names it.
 func TestLedgerKey(t *testing.T) {
 	t.Parallel()
 	e, _, _ := built(t)
-	other := enclavetest.Key(t, e.Zone.Origin())
-	e.NextRoot(func(r *trust.Root) {
-		enclavetest.Without(trust.Station, trust.ContextCheckpoint)(r)
-		r.Keys = append(r.Keys, other.RootKey())
-	})
-	_, err := view(t, e)
-	suite.Want(t, err, "checkpoint-unsigned")
-	e.NextRoot(enclavetest.Without(trust.Station, trust.ContextCheckpoint))
+	file := filepath.Join(e.Zone.Dir, "public", "ledger", "checkpoint")
+	old, err := trust.ParseKey([]byte(read(t, filepath.Join(e.Zone.Dir, "keys", "ledger.key"))), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Renew(trust.ContextCheckpoint)
+	if _, err := view(t, e); err != nil {
+		t.Errorf("the zone goes on with the new key: %v", err)
+	}
+	e.Allow("dev", e.Source("more", "more"))
+	if _, err := view(t, e); err != nil {
+		t.Errorf("and makes further entries: %v", err)
+	}
+	note := read(t, file)
+	// A thief of the old one signs the very tree that is there.
+	text, _, err := trust.SplitNote("checkpoint", []byte(note), 1<<16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := trust.SignNote(text, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, forged, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	_, err = view(t, e)
+	suite.Want(t, err, "checkpoint-unsigned")
+	if err := os.WriteFile(file, []byte(note), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	// A root that names none, which the zone itself would not take.
+	bare, err := trust.ParseRoot(e.Root.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare.Version, bare.Previous = e.Root.Version+1, e.Root.Digest()
+	enclavetest.Without(trust.Station, trust.ContextCheckpoint)(bare)
+	signed, err := trust.SignNote(bare.Text(), enclavetest.Key(t, "olga/root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := e.Root.Next(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r admit.Record
+	_, err = r.Read(t.Context(), e.Zone, root)
 	suite.Want(t, err, "checkpoint-key")
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // A new station key does not put out of force what came into force with the old one.
 func TestStationKeyChanged(t *testing.T) {
 	t.Parallel()
 	e, _, _ := built(t)
-	e.NextRoot(func(r *trust.Root) {
-		enclavetest.Without(trust.Station, trust.ContextStatement)(r)
-		r.Keys = append(r.Keys, enclavetest.Key(t, "station/statement").RootKey())
-	})
+	e.Renew(trust.ContextStatement)
 	if _, err := view(t, e); err != nil {
 		t.Error(err)
 	}

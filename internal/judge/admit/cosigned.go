@@ -28,7 +28,7 @@ func (r *Record) Cosigned(ctx context.Context, z *store.Zone, v *View) error {
 	covers := map[int64]tlog.Hash{}
 	witnesses := map[int64][]trust.VKey{}
 	for _, w := range v.Root.WitnessKeys() {
-		c, when, err := r.cosignature(z, v.Root, w)
+		c, when, err := r.cosignature(z, w)
 		if err != nil {
 			if err := rs.Merge(err); err != nil {
 				return err
@@ -75,7 +75,7 @@ func (r *Record) Cosigned(ctx context.Context, z *store.Zone, v *View) error {
 }
 
 // cosignature opens what a witness has cosigned of the zone's ledger.
-func (r *Record) cosignature(z *store.Zone, root *trust.Root, w trust.VKey) (c ledger.Checkpoint, when time.Time, err error) {
+func (r *Record) cosignature(z *store.Zone, w trust.VKey) (c ledger.Checkpoint, when time.Time, err error) {
 	note, err := z.ReadPublic("witness/" + w.Person)
 	if errors.Is(err, fs.ErrNotExist) {
 		return c, when, trust.Refuse("not-cosigned", "witness "+w.Person, "nothing of this witness has come")
@@ -83,18 +83,8 @@ func (r *Record) cosignature(z *store.Zone, root *trust.Root, w trust.VKey) (c l
 	if err != nil {
 		return c, when, err
 	}
-	var errs []error
-	for _, k := range root.CheckpointKeys(z.Origin()) {
-		c, when, err := ledger.OpenCosigned(note, z.Origin(), k, w)
-		if err == nil {
-			return c, when, nil
-		}
-		errs = append(errs, err)
-	}
-	if len(errs) == 0 {
-		return c, when, trust.Refuse("checkpoint-key", z.Origin(), "the root names no key for this ledger")
-	}
-	return c, when, errs[0]
+	// By the witness alone: the tree is compared with the one that was read, and the ledger's key may have changed since.
+	return ledger.OpenWitnessed(note, z.Origin(), w)
 }
 
 // trees computes the roots of the trees of some sizes, from the very entries that make the tree which was read.

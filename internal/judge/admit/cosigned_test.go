@@ -62,6 +62,10 @@ func TestCosigned(t *testing.T) {
 	if err := check(); err != nil {
 		t.Error(err)
 	}
+	e.Renew(trust.ContextCheckpoint)
+	if err := check(); err != nil {
+		t.Errorf("what was cosigned before the ledger got another key: %v", err)
+	}
 	// Whoever has the ledger's key, and root on the station, lays another tree there that a witness of theirs has seen.
 	data, err := os.ReadFile(filepath.Join(e.Zone.Dir, "keys", "ledger.key"))
 	if err != nil {

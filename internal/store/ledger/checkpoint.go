@@ -121,15 +121,31 @@ func OpenCheckpoint(msg []byte, origin string, log trust.VKey) (Checkpoint, erro
 
 // OpenCosigned verifies a checkpoint that a witness has cosigned, and says when it did.
 func OpenCosigned(msg []byte, origin string, log, witness trust.VKey) (Checkpoint, time.Time, error) {
-	c, err := OpenCheckpoint(msg, origin, log)
-	if err != nil {
+	if _, err := OpenCheckpoint(msg, origin, log); err != nil {
 		return Checkpoint{}, time.Time{}, err
+	}
+	return OpenWitnessed(msg, origin, witness)
+}
+
+// OpenWitnessed verifies what a witness has cosigned by the cosignature alone: for a witness, of whom it is the own memory, and for whoever compares the tree with one that was
+// read. To them the log's signature says no more; and it may be by a key that the log has no longer.
+func OpenWitnessed(msg []byte, origin string, witness trust.VKey) (Checkpoint, time.Time, error) {
+	if len(msg) > MaxCheckpoint {
+		return Checkpoint{}, time.Time{}, trust.Refuse("checkpoint-size", "checkpoint", "%d bytes, more than %d", len(msg), MaxCheckpoint)
 	}
 	if witness.Context != trust.ContextWitness {
 		return Checkpoint{}, time.Time{}, fmt.Errorf("key %s is not a witness's", witness.Name)
 	}
-	if _, err := trust.OpenNote("cosignature", msg, maxText, []trust.VKey{witness}); err != nil {
+	n, err := trust.OpenNote("cosignature", msg, maxText, []trust.VKey{witness})
+	if err != nil {
 		return Checkpoint{}, time.Time{}, err
+	}
+	c, err := ParseCheckpoint(n.Text)
+	if err != nil {
+		return Checkpoint{}, time.Time{}, err
+	}
+	if c.Origin != origin {
+		return Checkpoint{}, time.Time{}, trust.Refuse("checkpoint-origin", "checkpoint", "it is of %s, not of %s", c.Origin, origin)
 	}
 	line, err := SignatureLine(msg, witness)
 	if err != nil {

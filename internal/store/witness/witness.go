@@ -12,7 +12,7 @@
 // vouched for; and a witness that lost its state refuses to go on, because a
 // proof from the size that the ledger knows begins at none that it knows.
 //
-// A ledger gets a new key by hand: by another line in the file `log`.
+// A ledger gets a new key by the roots that name it ([Keys]), which then is the only one; or by hand, by another line in the file `log`.
 package witness
 
 import (
@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,11 +35,44 @@ import (
 // maxKeys bounds the file `log`.
 const maxKeys = 64 << 10
 
+// Keys are those of a ledger as they stand on paper, or follow from it.
+type Keys struct {
+	Now []trust.VKey
+	// Former are those that the ledger had, by roots before the newest. A ledger that this witness knows by one of them it knows by those of Now from here on.
+	Former []trust.VKey
+}
+
+// FromRoots are the keys that a chain of roots, verified from the fingerprint on paper, gives the ledger of an origin.
+func FromRoots(chain []*trust.Root, origin string) Keys {
+	var k Keys
+	for i, r := range chain {
+		for _, v := range r.CheckpointKeys(origin) {
+			switch {
+			case i == len(chain)-1:
+				k.Now = append(k.Now, v)
+			case !contains(k.Former, v) && !contains(chain[len(chain)-1].CheckpointKeys(origin), v):
+				k.Former = append(k.Former, v)
+			}
+		}
+	}
+	return k
+}
+
+// Origin is whose ledger a request is about, by its own word.
+func Origin(g *ledger.Growth) (string, error) {
+	text, _, err := trust.SplitNote("checkpoint", g.Checkpoint, ledger.MaxCheckpoint)
+	if err != nil {
+		return "", err
+	}
+	c, err := ledger.ParseCheckpoint(text)
+	return c.Origin, err
+}
+
 // Cosign checks that a ledger has only grown since this witness cosigned it
-// last, and cosigns it. paper is the ledger's key; it may be the zero VKey if
+// last, and cosigns it. paper is the ledger's keys; it may be empty if
 // the ledger is known already. Codes beside those of [ledger.CosignGrowth]:
 // witness-log (another key than the known one), witness-unknown-log.
-func Cosign(dir string, g *ledger.Growth, paper trust.VKey, key trust.Signer, now time.Time) (ledger.Checkpoint, []byte, error) {
+func Cosign(dir string, g *ledger.Growth, paper Keys, key trust.Signer, now time.Time) (ledger.Checkpoint, []byte, error) {
 	text, _, err := trust.SplitNote("checkpoint", g.Checkpoint, ledger.MaxCheckpoint)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
@@ -58,16 +92,19 @@ func Cosign(dir string, g *ledger.Growth, paper trust.VKey, key trust.Signer, no
 		return ledger.Checkpoint{}, nil, err
 	}
 	switch {
-	case paper.Name == "" && len(known) == 0:
+	case len(paper.Now) == 0 && len(known) == 0:
 		return ledger.Checkpoint{}, nil, trust.Refuse("witness-unknown-log", claimed.Origin, "this witness has never seen it").
-			WithHint("give the ledger's key, from paper, with --log; from then on it is known")
-	case paper.Name != "" && paper.Name != claimed.Origin:
-		return ledger.Checkpoint{}, nil, trust.Refuse("checkpoint-origin", "checkpoint", "it is of %s, not of %s", claimed.Origin, paper.Name)
-	case paper.Name != "" && len(known) > 0 && !contains(known, paper):
-		return ledger.Checkpoint{}, nil, trust.Refuse("witness-log", claimed.Origin, "this witness knows it by the key %s, not by %s", known[0].ID(), paper.ID()).
-			WithHint("if officers have said that the ledger has a new key, add its line to " + s.path("log"))
-	case len(known) == 0:
-		known = []trust.VKey{paper}
+			WithHint("give the ledger's key, from paper, with --log, or the roots that name it with --root and --roots; from then on it is known")
+	case len(paper.Now) > 0 && paper.Now[0].Name != claimed.Origin:
+		return ledger.Checkpoint{}, nil, trust.Refuse("checkpoint-origin", "checkpoint", "it is of %s, not of %s", claimed.Origin, paper.Now[0].Name)
+	case len(paper.Now) > 0 && len(known) > 0 && !slices.ContainsFunc(known, func(k trust.VKey) bool { return contains(paper.Now, k) || contains(paper.Former, k) }):
+		return ledger.Checkpoint{}, nil, trust.Refuse("witness-log", claimed.Origin, "this witness knows it by the key %s, not by %s", known[0].ID(), paper.Now[0].ID()).
+			WithHint("if officers have said that the ledger has a new key, give the roots with --root and --roots")
+	}
+	before := known
+	// What officers say now takes the place of what was known: who has a key that they took away is believed no more.
+	if len(known) == 0 || len(paper.Former) > 0 {
+		known = paper.Now
 	}
 	log, err := opens(g.Checkpoint, claimed.Origin, known)
 	if err != nil {
@@ -88,7 +125,7 @@ func Cosign(dir string, g *ledger.Growth, paper trust.VKey, key trust.Signer, no
 	if err := durable.SweepTemp(durable.OS{}, s.path("tmp")); err != nil {
 		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
 	}
-	seen, err := s.seen(claimed.Origin, known)
+	seen, err := s.seen(claimed.Origin, append(before, known...), key.VKey())
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
 	}
@@ -153,13 +190,17 @@ func (s state) keys() ([]trust.VKey, error) {
 }
 
 // seen reads what was cosigned last; the zero Checkpoint if nothing was.
-func (s state) seen(origin string, known []trust.VKey) (ledger.Checkpoint, error) {
+func (s state) seen(origin string, known []trust.VKey, own trust.VKey) (ledger.Checkpoint, error) {
 	b, err := s.read("checkpoint", ledger.MaxCheckpoint)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ledger.Checkpoint{}, nil
 	}
 	if err != nil {
 		return ledger.Checkpoint{}, fmt.Errorf("witness: %w", err)
+	}
+	// By this witness's own signature, too: the ledger's key may have changed before it was killed.
+	if c, _, err := ledger.OpenWitnessed(b, origin, own); err == nil {
+		return c, nil
 	}
 	log, err := opens(b, origin, known)
 	if err != nil {

@@ -108,6 +108,15 @@ func snapshot(t *testing.T, dir string) string {
 	return b.String()
 }
 
+func only(k *trust.Key) Keys { return Keys{Now: []trust.VKey{k.VKey()}} }
+
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCosign(t *testing.T) {
 	log := &tree{t: t, key: newKey(t, origin), word: "entry"}
 	log.grow(100)
@@ -118,31 +127,31 @@ func TestCosign(t *testing.T) {
 	stranger := &tree{t: t, key: newKey(t, origin), word: "entry"}
 	stranger.grow(100)
 	wilma := newKey(t, "wilma/witness")
-	paper := log.key.VKey()
+	paper := only(log.key)
 	dir := filepath.Join(t.TempDir(), "wilma")
 
 	steps := []struct {
 		name  string
 		g     *ledger.Growth
-		paper trust.VKey
+		paper Keys
 		code  string
 		size  int64
 	}{
-		{"a ledger that it does not know", log.growth(0, 10), trust.VKey{}, "witness-unknown-log", 0},
-		{"another's key on paper", log.growth(0, 10), newKey(t, "sallyport/other/inside").VKey(), "checkpoint-origin", 0},
+		{"a ledger that it does not know", log.growth(0, 10), Keys{}, "witness-unknown-log", 0},
+		{"another's key on paper", log.growth(0, 10), only(newKey(t, "sallyport/other/inside")), "checkpoint-origin", 0},
 		{"signed by another key", stranger.growth(0, 10), paper, "checkpoint-unsigned", 0},
 		{"not from nothing", log.growth(5, 10), paper, "witness-stale", 0},
 		{"the first", log.growth(0, 10), paper, "", 10},
 		{"the same again, as after a crash before the answer was written", log.growth(0, 10), paper, "", 10},
-		{"grown", log.growth(10, 40), trust.VKey{}, "", 40},
-		{"another key on paper than before", log.growth(40, 50), stranger.key.VKey(), "witness-log", 40},
-		{"signed by another key than before", stranger.growth(40, 50), trust.VKey{}, "checkpoint-unsigned", 40},
-		{"a rollback", log.growth(0, 39), trust.VKey{}, "witness-rollback", 40},
-		{"an old file once more", log.growth(0, 10), trust.VKey{}, "witness-rollback", 40},
-		{"a fork of the same size", fork.growth(0, 40), trust.VKey{}, "witness-fork", 40},
-		{"a fork", fork.growth(40, 50), trust.VKey{}, "witness-fork", 40},
-		{"a proof from another size", log.growth(39, 50), trust.VKey{}, "witness-stale", 40},
-		{"a proof from nothing", log.growth(0, 50), trust.VKey{}, "witness-stale", 40},
+		{"grown", log.growth(10, 40), Keys{}, "", 40},
+		{"another key on paper than before", log.growth(40, 50), only(stranger.key), "witness-log", 40},
+		{"signed by another key than before", stranger.growth(40, 50), Keys{}, "checkpoint-unsigned", 40},
+		{"a rollback", log.growth(0, 39), Keys{}, "witness-rollback", 40},
+		{"an old file once more", log.growth(0, 10), Keys{}, "witness-rollback", 40},
+		{"a fork of the same size", fork.growth(0, 40), Keys{}, "witness-fork", 40},
+		{"a fork", fork.growth(40, 50), Keys{}, "witness-fork", 40},
+		{"a proof from another size", log.growth(39, 50), Keys{}, "witness-stale", 40},
+		{"a proof from nothing", log.growth(0, 50), Keys{}, "witness-stale", 40},
 		{"grown once more", log.growth(40, 100), paper, "", 100},
 	}
 	for _, s := range steps {
@@ -167,15 +176,44 @@ func TestCosign(t *testing.T) {
 		if rerr != nil || !bytes.Equal(held, note) || c.Size != s.size {
 			t.Errorf("%s: %v; size %d, want %d; held\n%s", s.name, rerr, c.Size, s.size, held)
 		}
-		if _, _, err := ledger.OpenCosigned(note, origin, paper, wilma.VKey()); err != nil {
+		if _, _, err := ledger.OpenCosigned(note, origin, log.key.VKey(), wilma.VKey()); err != nil {
 			t.Errorf("%s: %v", s.name, err)
 		}
 	}
 
-	// The ledger's key changes: only by a person's hand.
+	// The ledger's key changes: by roots that say so, which here are another witness's who was told the same,
+	told := filepath.Join(t.TempDir(), "wilma")
+	copyDir(t, dir, told)
 	renewed := &tree{t: t, key: stranger.key, word: "entry"}
-	renewed.grow(120)
+	renewed.grow(140)
 	next := renewed.growth(100, 120)
+	roots := Keys{Now: []trust.VKey{renewed.key.VKey()}, Former: []trust.VKey{log.key.VKey()}}
+	if _, _, err := Cosign(told, next, Keys{Now: roots.Now, Former: []trust.VKey{newKey(t, origin).VKey()}}, wilma, at); code(t, err) != "witness-log" {
+		t.Errorf("roots that never named the known key: %v", err)
+	}
+	// (killed between the two files of the state: the same again)
+	if err := os.WriteFile(filepath.Join(told, "citadel", "inside", "log"), fmt.Appendf(nil, "%s\n", renewed.key.VKey()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if c, _, err := Cosign(told, renewed.growth(100, 120), roots, wilma, at); err == nil && c.Size == 120 {
+			break
+		} else if code(t, err) != "witness-stale" {
+			t.Fatalf("a new key by the roots: %v", err)
+		}
+	}
+	// after which a thief of the old one makes it cosign nothing, whatever it was told before,
+	log.grow(140)
+	for _, k := range []Keys{{}, roots, only(log.key)} {
+		if _, note, err := Cosign(told, log.growth(120, 130), k, wilma, at); code(t, err) != "checkpoint-unsigned" && code(t, err) != "witness-log" || note != nil {
+			t.Errorf("signed by the key that was given up: %v", err)
+		}
+	}
+	if c, _, err := Cosign(told, renewed.growth(120, 130), Keys{}, wilma, at); err != nil || c.Size != 130 {
+		t.Errorf("it goes on by the new key: %v", err)
+	}
+
+	// or by a person's hand.
 	file := filepath.Join(dir, "citadel", "inside", "log")
 	lines, err := os.ReadFile(file)
 	if err != nil {
@@ -184,7 +222,7 @@ func TestCosign(t *testing.T) {
 	if err := os.WriteFile(file, fmt.Appendf(lines, "%s\n", renewed.key.VKey()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c, _, err := Cosign(dir, next, trust.VKey{}, wilma, at); err != nil || c.Size != 120 {
+	if c, _, err := Cosign(dir, next, Keys{}, wilma, at); err != nil || c.Size != 120 {
 		t.Errorf("a new key: %v", err)
 	}
 	// Whoever lost the state does not begin again on a proof from where the ledger thinks that it stood.
@@ -200,7 +238,7 @@ func TestStateIsNoState(t *testing.T) {
 	wilma := newKey(t, "wilma/witness")
 	for name, data := range map[string]string{"log": "", "checkpoint": "", "log of rubbish": "rubbish\n"} {
 		dir := t.TempDir()
-		if _, _, err := Cosign(dir, log.growth(0, 10), log.key.VKey(), wilma, at); err != nil {
+		if _, _, err := Cosign(dir, log.growth(0, 10), only(log.key), wilma, at); err != nil {
 			t.Fatal(err)
 		}
 		file := filepath.Join(dir, "citadel", "inside", name[:min(len(name), len("checkpoint"))])
@@ -210,13 +248,13 @@ func TestStateIsNoState(t *testing.T) {
 		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, note, err := Cosign(dir, log.growth(10, 20), log.key.VKey(), wilma, at); err == nil || note != nil {
+		if _, note, err := Cosign(dir, log.growth(10, 20), only(log.key), wilma, at); err == nil || note != nil {
 			t.Errorf("%s: it goes on", name)
 		}
 	}
 	// A flipped bit of the size or the root.
 	dir := t.TempDir()
-	if _, _, err := Cosign(dir, log.growth(0, 10), log.key.VKey(), wilma, at); err != nil {
+	if _, _, err := Cosign(dir, log.growth(0, 10), only(log.key), wilma, at); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "citadel", "inside", "checkpoint")
@@ -228,7 +266,7 @@ func TestStateIsNoState(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, note, err := Cosign(dir, log.growth(10, 20), log.key.VKey(), wilma, at); err == nil || note != nil {
+	if _, note, err := Cosign(dir, log.growth(10, 20), only(log.key), wilma, at); err == nil || note != nil {
 		t.Error("a damaged state: it goes on")
 	}
 }
@@ -239,7 +277,7 @@ func TestTwoAtOnce(t *testing.T) {
 	log.grow(10)
 	wilma := newKey(t, "wilma/witness")
 	dir := t.TempDir()
-	if _, _, err := Cosign(dir, log.growth(0, 10), log.key.VKey(), wilma, at); err != nil {
+	if _, _, err := Cosign(dir, log.growth(0, 10), only(log.key), wilma, at); err != nil {
 		t.Fatal(err)
 	}
 	const forks = 8
@@ -254,7 +292,7 @@ func TestTwoAtOnce(t *testing.T) {
 	notes := make([][]byte, forks)
 	var wg sync.WaitGroup
 	for i := range forks {
-		wg.Go(func() { _, notes[i], _ = Cosign(dir, growths[i], trust.VKey{}, wilma, at) })
+		wg.Go(func() { _, notes[i], _ = Cosign(dir, growths[i], Keys{}, wilma, at) })
 	}
 	wg.Wait()
 	if notes = slices.DeleteFunc(notes, func(n []byte) bool { return n == nil }); len(notes) != 1 {
@@ -272,7 +310,7 @@ func TestDiskFails(t *testing.T) {
 	log.grow(20)
 	wilma := newKey(t, "wilma/witness")
 	dir := t.TempDir()
-	if _, _, err := Cosign(dir, log.growth(0, 10), log.key.VKey(), wilma, at); err != nil {
+	if _, _, err := Cosign(dir, log.growth(0, 10), only(log.key), wilma, at); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "citadel", "inside", "checkpoint")
@@ -288,7 +326,7 @@ func TestDiskFails(t *testing.T) {
 	if err := os.WriteFile(tmp, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, note, err := Cosign(dir, log.growth(10, 20), log.key.VKey(), wilma, at); err == nil || note != nil {
+	if _, note, err := Cosign(dir, log.growth(10, 20), only(log.key), wilma, at); err == nil || note != nil {
 		t.Error("cosigned, and forgotten")
 	}
 	if now, err := os.ReadFile(file); err != nil || !bytes.Equal(now, data) {

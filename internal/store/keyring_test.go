@@ -1,0 +1,388 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sallyport/internal/store/durable"
+	"sallyport/internal/store/ledger"
+	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
+)
+
+// next signs the version that follows a root, changed.
+func (e *enclave) next(t *testing.T, r *trust.Root, change func(r *trust.Root)) []byte {
+	t.Helper()
+	n, err := trust.ParseRoot(r.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Version, n.Previous = r.Version+1, r.Digest()
+	change(n)
+	if _, err := trust.ParseRoot(n.Text()); err != nil {
+		t.Fatal(err)
+	}
+	msg, err := trust.SignNote(n.Text(), e.keys["olga/root"], e.keys["otto/root"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return msg
+}
+
+// rooted is a zone whose root names its two keys.
+func rooted(t *testing.T) (dir string, e *enclave) {
+	t.Helper()
+	dir, e = testInit(t, Inside), newEnclave(t)
+	z := testOpen(t, dir, Options{})
+	msg, pin := e.root(t, "citadel", 1, trust.Digest{}, "olga/root", "otto/root")
+	root, err := z.SetRoot(context.Background(), msg, pin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg = e.next(t, root, func(r *trust.Root) {
+		r.Roles = append(r.Roles, trust.RoleLine{Role: trust.RoleStation, Person: trust.Station})
+		for _, v := range []trust.VKey{z.LedgerVKey(), z.StationVKey()} {
+			r.Keys = append(r.Keys, trust.RootKey{Context: v.Context, Owner: trust.Station, Key: v.String()})
+		}
+	})
+	if _, err := z.SetRoot(context.Background(), msg, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir, e
+}
+
+func renew(t *testing.T, z *Zone, of trust.Context) (now, next trust.RootKey) {
+	t.Helper()
+	now, next, _, err := z.RenewKey(context.Background(), of, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now, next
+}
+
+// replaced is an edit that puts one key in another's place.
+func replacing(now, next trust.RootKey) func(r *trust.Root) {
+	return func(r *trust.Root) {
+		r.Keys = append(slices.DeleteFunc(r.Keys, func(k trust.RootKey) bool { return k.Line() == now.Line() }), next)
+	}
+}
+
+func readFile(t *testing.T, elem ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestKeysChange: both keys of a zone are replaced by a root that names what was made to follow them; another process that has the zone open goes on with them.
+func TestKeysChange(t *testing.T) {
+	ctx := t.Context()
+	dir, e := rooted(t)
+	z, other := testOpen(t, dir, Options{}), testOpen(t, dir, Options{})
+	wanda := e.keys["wanda/witness"]
+	state := filepath.Join(t.TempDir(), "state")
+	oldLog, oldStation := z.LedgerVKey(), z.StationVKey()
+	before, err := Witness(state, z.LedgerFS(), oldLog, wanda, testClock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen := map[string]*trust.Key{}
+	for _, name := range []string{"ledger", "station"} {
+		if stolen[name], err = readKey(filepath.Join(dir, "keys", name+".key")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nowLog, nextLog := renew(t, z, trust.ContextCheckpoint)
+	nowStation, nextStation := renew(t, z, trust.ContextStatement)
+	if _, again := renew(t, other, trust.ContextCheckpoint); again != nextLog {
+		t.Errorf("asked again it made %s, before that %s", again.Key, nextLog.Key)
+	}
+	if nowLog.Key != oldLog.String() || nowStation.Key != oldStation.String() || nextLog.Key == nowLog.Key {
+		t.Error(nowLog, nowStation, nextLog)
+	}
+	commit(t, z, 1) // nothing changes by that
+	if z.LedgerVKey().String() != oldLog.String() {
+		t.Error("the key changed without a root")
+	}
+	root, err := z.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A root that takes the key away and names none that the zone has.
+	stranger, err := trust.GenerateKey(rand.Reader, z.Origin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, size, err := z.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []trust.RootKey{{Context: trust.ContextCheckpoint, Owner: trust.Station, Key: stranger.VKey().String()}, nextStation} {
+		msg := e.next(t, root, func(r *trust.Root) {
+			replacing(nowLog, to)(r)
+		})
+		if _, err := z.SetRoot(ctx, msg, nil); !hasCode(err, "key-unnamed") {
+			t.Errorf("a root that names a stranger's key: %v", err)
+		}
+	}
+	msg := e.next(t, root, func(r *trust.Root) {
+		replacing(nowLog, nextLog)(r)
+		replacing(nowStation, nextStation)(r)
+	})
+	if _, err := z.SetRoot(ctx, msg, nil); err != nil {
+		t.Fatal(err)
+	}
+	newLog, newStation := z.LedgerVKey(), z.StationVKey()
+	if newLog.String() != nextLog.Key || newStation.String() != nextStation.Key {
+		t.Fatal("the zone does not go on with the new keys")
+	}
+	// two signatures, root, a change each; the last of them ends with a checkpoint that both sign.
+	note, c, err := z.Checkpoint()
+	if err != nil || c.Size != size.Size+5 {
+		t.Fatal(c, err)
+	}
+	for _, k := range []trust.VKey{oldLog, newLog} {
+		if _, err := ledger.OpenCheckpoint(note, z.Origin(), k); err != nil {
+			t.Errorf("the checkpoint of the change, by %s: %v", k.ID(), err)
+		}
+	}
+	for i, want := range map[int64]string{-3: "root", -2: "key-changed", -1: "key-changed"} {
+		if s := entryStatement(t, z, c.Size+i); s.Kind != want {
+			t.Errorf("entry %d is %s", c.Size+i, s.Kind)
+		}
+	}
+	leaf, err := z.Entry(ctx, c.Size-2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := statement.ParseEnvelope(leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := env.VerifyKeys(newStation); err != nil {
+		t.Errorf("the station's change is signed by another than the one that comes: %v", err)
+	}
+	change := entryStatement(t, z, c.Size-1)
+	if change.Predicate["from"] != oldLog.String() || change.Predicate["to"] != newLog.String() || change.Predicate["size"] != size.Size || change.Subjects[0].SHA256 != trust.Digest(size.Root) {
+		t.Errorf("%+v", change)
+	}
+	if _, err := trust.VerifyLine("checkpoint", size.Text(), change.Predicate["signature"].(string), []trust.VKey{oldLog}); err != nil {
+		t.Error(err)
+	}
+	// The files.
+	for _, name := range []string{"ledger", "station"} {
+		for _, gone := range []string{name + ".next.key", name + ".next.vkey"} {
+			if _, err := os.Lstat(filepath.Join(dir, "keys", gone)); err == nil {
+				t.Errorf("%s is still there", gone)
+			}
+		}
+	}
+	if readFile(t, dir, "keys", "ledger.vkey") != nextLog.Key+"\n" || readFile(t, dir, "keys", "station.vkey") != nextStation.Key+"\n" {
+		t.Error("the public halves are not those of the new keys")
+	}
+	// Whoever else has the zone open goes on, too.
+	commit(t, other, 2)
+	commit(t, z, 3)
+	if note, c, err = other.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ledger.OpenCheckpoint(note, z.Origin(), newLog); err != nil || other.StationVKey().String() != nextStation.Key {
+		t.Errorf("another process: %v", err)
+	}
+	if _, err := ledger.OpenCheckpoint(note, z.Origin(), oldLog); err == nil {
+		t.Error("the old key signs still")
+	}
+	if err := z.Verify(ctx, nil); err != nil {
+		t.Error(err)
+	}
+	// What a witness cosigned before comes now; and the same witness goes on with the new key, and with no other.
+	if _, _, err := z.AddCosigned(ctx, before); err != nil {
+		t.Errorf("a cosignature from before the change: %v", err)
+	}
+	if _, _, err := z.Cosigned(wanda.VKey()); err != nil {
+		t.Error(err)
+	}
+	if _, err := Witness(state, z.LedgerFS(), oldLog, wanda, testClock()); !hasCode(err, "checkpoint-unsigned") {
+		t.Error(err)
+	}
+	after, err := Witness(state, z.LedgerFS(), newLog, wanda, testClock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := z.AddCosigned(ctx, after); err != nil {
+		t.Error(err)
+	}
+	// The thief of the old key: his tree is no larger than where the key ends, or it is refused by the key alone, whatever it holds.
+	forged, err := ledger.SignCheckpoint(c, stolen["ledger"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.OpenCheckpoint(forged); !hasCode(err, "key-replaced") {
+		t.Errorf("by the stolen key: %v", err)
+	}
+	// Opened again, and the catalog made again from what is published.
+	for _, z := range []*Zone{z, other} {
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = Replace(ctx, dir, ReplaceOptions{Options: Options{Clock: testClock}}, func(ctx context.Context, r *Replacement) error {
+		err := r.Entries(ctx, func(i int64, leaf []byte) error {
+			e, err := statement.ParseEnvelope(leaf)
+			if s := e.Unverified(); err == nil && s.Kind == statement.KindKeyChanged {
+				err = KeepKeyChange(ctx, r, &s, i)
+			}
+			return err
+		})
+		for _, note := range [][]byte{before, after} {
+			if _, oerr := r.Open(note); oerr != nil {
+				t.Errorf("while the catalog is made: %v", oerr)
+			}
+		}
+		if _, oerr := r.Open(forged); !hasCode(oerr, "key-replaced") {
+			t.Errorf("while the catalog is made: %v", oerr)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	z = testOpen(t, dir, Options{})
+	if z.LedgerVKey().String() != nextLog.Key || z.StationVKey().String() != nextStation.Key {
+		t.Error("the catalog that was made again has other keys")
+	}
+	if _, err := z.OpenCheckpoint(before); err != nil {
+		t.Errorf("opened again: %v", err)
+	}
+	if _, err := z.OpenCheckpoint(forged); !hasCode(err, "key-replaced") {
+		t.Errorf("opened again: %v", err)
+	}
+	// The old key in its old place is not taken back.
+	z.Close()
+	secret, err := stolen["ledger"].Marshal(rand.Reader, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(dir, "keys", "ledger.key"), secret, 0o600)
+	if _, err := Open(ctx, dir, Options{Clock: testClock}); err == nil || !strings.Contains(err.Error(), "goes on with") {
+		t.Errorf("with the old key in the new one's place: %v", err)
+	}
+}
+
+// TestKeysChangeHalfway: whatever of the files' renaming is done when the process dies, the next opening ends it.
+func TestKeysChangeHalfway(t *testing.T) {
+	for steps := range 7 {
+		dir, e := rooted(t)
+		z := testOpen(t, dir, Options{})
+		now, next := renew(t, z, trust.ContextCheckpoint)
+		nowS, nextS := renew(t, z, trust.ContextStatement)
+		root, err := z.Root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As after a kill between the commit and the first, second ... step: the calls fail.
+		z.calls = &failingRename{after: steps, in: filepath.Join(dir, "keys")}
+		msg := e.next(t, root, func(r *trust.Root) { replacing(now, next)(r); replacing(nowS, nextS)(r) })
+		if _, err := z.SetRoot(t.Context(), msg, nil); err != nil {
+			t.Fatalf("%d: %v", steps, err)
+		}
+		z.Close()
+		again := testOpen(t, dir, Options{})
+		commit(t, again, 1)
+		if again.LedgerVKey().String() != next.Key || again.StationVKey().String() != nextS.Key || readFile(t, dir, "keys", "ledger.vkey") != next.Key+"\n" {
+			t.Errorf("%d: not the new keys", steps)
+		}
+		if names, _ := filepath.Glob(filepath.Join(dir, "keys", "*.next.*")); len(names) > 0 {
+			t.Errorf("%d: %v left", steps, names)
+		}
+		if err := again.Verify(t.Context(), nil); err != nil {
+			t.Errorf("%d: %v", steps, err)
+		}
+		// And once more, from there.
+		now, next = renew(t, again, trust.ContextCheckpoint)
+		if root, err = again.Root(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := again.SetRoot(t.Context(), e.next(t, root, replacing(now, next)), nil); err != nil {
+			t.Errorf("%d: a second change: %v", steps, err)
+		}
+		if len(again.ring().former) != 2 {
+			t.Errorf("%d: %d former keys", steps, len(again.ring().former))
+		}
+		again.Close()
+	}
+}
+
+// failingRename lets so many renames below a directory pass, and no more.
+type failingRename struct {
+	durable.OS
+	after int
+	in    string
+}
+
+func (f *failingRename) Rename(from, to string) error {
+	if strings.HasPrefix(to, f.in) {
+		if f.after == 0 {
+			return errors.New("the process died")
+		}
+		f.after--
+	}
+	return f.OS.Rename(from, to)
+}
+
+// TestNoRenewal: without a root that names the zone's key there is nothing to follow; a key that waits can be dropped for another.
+func TestNoRenewal(t *testing.T) {
+	dir := testInit(t, Inside)
+	z := testOpen(t, dir, Options{})
+	if _, _, _, err := z.RenewKey(t.Context(), trust.ContextCheckpoint, rand.Reader); !errors.Is(err, ErrNoRoot) {
+		t.Error(err)
+	}
+	e := newEnclave(t)
+	msg, pin := e.root(t, "citadel", 1, trust.Digest{}, "olga/root", "otto/root")
+	if _, err := z.SetRoot(t.Context(), msg, pin); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := z.RenewKey(t.Context(), trust.ContextCheckpoint, rand.Reader); !hasCode(err, "key-unnamed") {
+		t.Error(err)
+	}
+	if _, _, _, err := z.RenewKey(t.Context(), trust.ContextNarinfo, rand.Reader); err == nil {
+		t.Error("a zone has no key of a track")
+	}
+	dir, e = rooted(t)
+	z = testOpen(t, dir, Options{})
+	now, one := renew(t, z, trust.ContextStatement)
+	// Killed between the two files.
+	os.Remove(filepath.Join(dir, "keys", "station.next.vkey"))
+	if _, same := renew(t, z, trust.ContextStatement); same != one || readFile(t, dir, "keys", "station.next.vkey") != one.Key+"\n" {
+		t.Error("another key, or its public half is not there")
+	}
+	if err := z.DropNextKey(t.Context(), trust.ContextStatement); err != nil {
+		t.Fatal(err)
+	}
+	_, two := renew(t, z, trust.ContextStatement)
+	if two == one {
+		t.Error("the same key again")
+	}
+	root, err := z.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.SetRoot(t.Context(), e.next(t, root, replacing(now, one)), nil); !hasCode(err, "key-unnamed") {
+		t.Errorf("a root that names the key that was dropped: %v", err)
+	}
+	if _, err := z.SetRoot(t.Context(), e.next(t, root, replacing(now, two)), nil); err != nil {
+		t.Error(err)
+	}
+}
