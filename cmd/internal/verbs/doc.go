@@ -25,6 +25,6 @@ func with(c *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 func Both(env *frame.Env) []*cobra.Command {
 	return []*cobra.Command{
 		initZone(env), config(env), key(env), trustNoun(env), orderNoun(env), with(ledgerNoun(env), ledgerRepublish(env)), catalogNoun(env), backupNoun(env), with(narNoun(env), narRestore(env), narCreate(env)),
-		with(derivationNoun(env), derivationClosure(env)), narinfoNoun(env), archiveNoun(env), channelNoun(env), storeNoun(env), inspect(env), doctor(env),
+		with(derivationNoun(env), derivationClosure(env)), narinfoNoun(env), archiveNoun(env), channelNoun(env), gitNoun(env), storeNoun(env), inspect(env), doctor(env),
 	}
 }

@@ -249,6 +249,49 @@ func (k *Key) evaluate() Status {
 	return st
 }
 
+const maySign = 0x02 // of the flags of a key
+
+// MaySign reports whether the owner says that the key is for signing, in the last self-signature that says anything about it; true if none does. Of a
+// subkey it demands more: that its primary key is bound to it by a good signature, and it to the primary key by one within that, so that nobody can
+// take another's subkey for his own. Guix asks none of this.
+func (k *Key) MaySign() bool {
+	var flags []byte
+	latest, bound := int64(-1), !k.Subkey
+	take := func(s *Signature) {
+		if s.flags != nil && s.Created >= latest {
+			latest, flags = s.Created, s.flags
+		}
+	}
+	primary := k.block.primary
+	if k.Subkey {
+		for _, s := range k.binding {
+			if s.Type != typeSubkeyBinding || s.embedded == nil || !primary.made(s, keyText(primary), keyText(k)) {
+				continue
+			}
+			back, err := parseSignature(s.embedded)
+			if err != nil || back.Type != typePrimaryBinding || !k.made(back, keyText(primary), keyText(k)) {
+				continue
+			}
+			bound = true
+			take(s)
+		}
+	} else {
+		for _, s := range k.block.direct {
+			if s.Type == typeDirect && k.made(s, keyText(k)) {
+				take(s)
+			}
+		}
+		for _, u := range k.block.users {
+			for _, s := range u.sigs {
+				if s.Type >= typeCertGeneric && s.Type <= typeCertPositive && k.made(s, keyText(k), userText(u)) {
+					take(s)
+				}
+			}
+		}
+	}
+	return bound && (flags == nil || len(flags) > 0 && flags[0]&maySign != 0)
+}
+
 // made reports whether k made s over what is given.
 func (k *Key) made(s *Signature, over ...[]byte) bool {
 	if s.Print != nil && !bytes.Equal(s.Print, k.Fingerprint[:]) || s.HasIssuer && s.Issuer != k.Fingerprint.ID() || s.Print == nil && !s.HasIssuer {

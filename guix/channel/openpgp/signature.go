@@ -27,6 +27,7 @@ const (
 	typeCertGeneric      = 0x10
 	typeCertPositive     = 0x13
 	typeSubkeyBinding    = 0x18
+	typePrimaryBinding   = 0x19
 	typeDirect           = 0x1f
 	typeKeyRevocation    = 0x20
 	typeSubkeyRevocation = 0x28
@@ -59,6 +60,8 @@ type Signature struct {
 	hashed     []byte // what of the packet is hashed after the data
 	r, s       []byte
 	primaryUID bool
+	flags      []byte // what a key is for, of a self-signature; nil if it is not said
+	embedded   []byte // the first signature within this one
 }
 
 // HashName returns the name of the hash as Guix prints it.
@@ -257,9 +260,15 @@ func (s *Signature) subpackets(b []byte, signed bool) error {
 		case subEmbedded:
 			// A signature of version 5 or 6 in there is passed over, as by Guix.
 			if err = need(1); err == nil && (data[0] == 3 || data[0] == 4) {
-				err = embedded(data)
+				if err = embedded(data); err == nil && s.embedded == nil {
+					s.embedded = data
+				}
 			}
-		case subSymmetric, subCompression, subServerPrefs, subFlags, subFeatures:
+		case subFlags:
+			if signed && s.flags == nil {
+				s.flags = append([]byte{}, data...)
+			}
+		case subSymmetric, subCompression, subServerPrefs, subFeatures:
 		default:
 			if kind&subCriticalFlag != 0 {
 				err = fail(CodeSignature, "the critical subpacket %d is not known", kind&0x7f)

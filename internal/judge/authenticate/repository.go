@@ -323,27 +323,33 @@ func (r *Repository) isDir(name string) bool {
 	return err == nil && st.IsDir()
 }
 
-// Commit resolves what an operator calls a commit: its id, or a reference: HEAD, a name in full, a tag, a branch, a remote-tracking branch, in this
-// order. A tag is followed to its commit.
+// Object resolves what an operator calls an object: its id, or a reference: HEAD, a name in full, a tag, a branch, a remote-tracking branch, in this
+// order. ref is the reference's full name, "" for an id. A tag is not followed.
+func (r *Repository) Object(name string) (id git.ID, ref string, err error) {
+	if id, err := git.ParseID(name); err == nil {
+		return id, "", nil
+	}
+	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {
+		full := prefix + name
+		if !validRef(full) {
+			continue
+		}
+		id, found, err := r.ref(full)
+		if err != nil {
+			return git.ID{}, "", err
+		}
+		if found {
+			return id, full, nil
+		}
+	}
+	return git.ID{}, "", trust.Refuse("end-missing", r.Dir, "no commit or reference is called %q", name).WithHint("give all 40 digits of the commit's id")
+}
+
+// Commit resolves what an operator calls a commit, as Object does. A tag is followed to its commit.
 func (r *Repository) Commit(name string) (git.ID, error) {
-	id, err := git.ParseID(name)
+	id, _, err := r.Object(name)
 	if err != nil {
-		found := false
-		for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {
-			full := prefix + name
-			if !validRef(full) {
-				continue
-			}
-			if id, found, err = r.ref(full); err != nil {
-				return git.ID{}, err
-			}
-			if found {
-				break
-			}
-		}
-		if !found {
-			return git.ID{}, trust.Refuse("end-missing", r.Dir, "no commit or reference is called %q", name).WithHint("give all 40 digits of the commit's id")
-		}
+		return git.ID{}, err
 	}
 	reader := r.db.NewReader()
 	for range MaxRefDepth {
