@@ -52,20 +52,28 @@ func (v *Verdict) OK() bool { return len(v.Refusals) == 0 }
 // Proven returns what the run has proven, with what was proven before; nil if something was refused.
 func (v *Verdict) Proven() *Proven { return v.proven }
 
-// Ancestors returns a function that tells whether a commit is id or an ancestor of it. ok is false if id is not known: not the introduction, none
-// of its ancestors, and not in the range.
+// Ancestors returns a function that tells whether a commit is id or an ancestor of it. ok is false if id is not known to be an ancestor of the end, or
+// the end: it is not the introduction, none of its ancestors, and not in the range.
 func (v *Verdict) Ancestors(id git.ID) (within func(git.ID) bool, ok bool) {
 	if v.graph == nil {
 		return nil, false
 	}
-	set := make(map[git.ID]bool)
-	switch from := v.graph.find(id); {
-	case v.graph.isBefore(id):
+	if v.graph.isBefore(id) {
 		// Exactly which of them are ancestors is not known for what an earlier run has proven, and does not matter: none is judged.
 		return v.graph.isBefore, true
-	case from == nil:
+	}
+	from, end := v.graph.find(id), v.graph.find(v.End)
+	if from == nil || end == nil || end.before || end.intro && !from.intro {
 		return nil, false
-	case !from.intro:
+	}
+	set := make(map[git.ID]bool)
+	if !from.intro {
+		// An earlier run may have proven more than the history of this end. That a commit is known does not make it a part of that.
+		in := false
+		v.graph.reach(end, func(n *node) { in = in || n == from })
+		if !in {
+			return nil, false
+		}
 		v.graph.reach(from, func(n *node) { set[n.id] = true })
 	}
 	return func(c git.ID) bool { return set[c] || c == v.Introduction || v.graph.isBefore(c) }, true

@@ -143,6 +143,43 @@ func same(t *testing.T, got, want *channel.Verdict) {
 	}
 }
 
+// TestAncestorsWithProof: a commit that an earlier run has proven is no ancestor of an end that is older, or beside it. Whoever asks whether a channel moved forward
+// depends on it.
+func TestAncestorsWithProof(t *testing.T) {
+	w, err := world()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, h := channeltest.Growing(w, 12)
+	h.End = ends[11]
+	req, db, err := prepare(t, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest, err := channel.Authenticate(t.Context(), db, req)
+	if err != nil || !newest.OK() {
+		t.Fatal(newest, err)
+	}
+	for i, end := range append([]git.ID{h.Introduction}, ends...) {
+		for _, req.Proven = range []*channel.Proven{nil, newest.Proven()} {
+			req.End = end
+			v, err := channel.Authenticate(t.Context(), db, req)
+			if err != nil || !v.OK() {
+				t.Fatal(v, err)
+			}
+			for k, id := range append([]git.ID{h.Introduction}, ends...) {
+				within, ok := v.Ancestors(id)
+				if ok != (k <= i) {
+					t.Errorf("end %d, with a proof: %v: commit %d is among its ancestors: %v", i, req.Proven != nil, k, ok)
+				}
+				if ok && (!within(id) || !within(h.Introduction) || k < 12 && within(ends[k])) {
+					t.Errorf("end %d, commit %d: wrong ancestors", i, k)
+				}
+			}
+		}
+	}
+}
+
 // TestGrowth judges a history that grows, with the proof of each state for the next, and holds that to a judgement from the beginning.
 func TestGrowth(t *testing.T) {
 	w, err := world()
