@@ -24,10 +24,9 @@ var now = time.Now()
 
 // A bench is a repository with keys, made and judged by the real git, gpg and ssh-keygen.
 type bench struct {
-	t    testing.TB
-	dir  string // with the repository in repo
-	env  []string
-	head string // a signed commit
+	t   testing.TB
+	dir string // with the repository in repo
+	env []string
 }
 
 // need skips, loudly, where a program is missing.

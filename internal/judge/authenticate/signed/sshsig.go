@@ -243,8 +243,8 @@ const userPresent = 0x01
 // errTouch says that nobody did.
 var errTouch = errors.New("a security key signed without being touched")
 
-// Verify checks the signature over a message.
-func (s *SSHSignature) Verify(message []byte) error {
+// over is what is signed for a message: a hash of it, framed; nil for a hash that is not known.
+func (s *SSHSignature) over(message []byte) []byte {
 	var h hash.Hash
 	switch s.Hash {
 	case "sha256":
@@ -252,21 +252,33 @@ func (s *SSHSignature) Verify(message []byte) error {
 	case "sha512":
 		h = sha512.New()
 	default:
-		return fmt.Errorf("the hash %.60q", s.Hash)
+		return nil
 	}
 	h.Write(message)
-	var text []byte
-	text = append(text, sshsigMagic...)
+	text := []byte(sshsigMagic)
 	for _, part := range [][]byte{[]byte(s.Namespace), nil, []byte(s.Hash), h.Sum(nil)} {
 		text = append(binary.BigEndian.AppendUint32(text, uint32(len(part))), part...)
+	}
+	return text
+}
+
+// overToken is what a security key signs for a text (PROTOCOL.u2f of OpenSSH).
+func (s *SSHSignature) overToken(text []byte) []byte {
+	app, sum := sha256.Sum256([]byte(s.Key.application)), sha256.Sum256(text)
+	b := binary.BigEndian.AppendUint32(append(app[:], s.flags), s.counter)
+	return append(b, sum[:]...)
+}
+
+// Verify checks the signature over a message.
+func (s *SSHSignature) Verify(message []byte) error {
+	text := s.over(message)
+	if text == nil {
+		return fmt.Errorf("the hash %.60q", s.Hash)
 	}
 	good := false
 	k := s.Key
 	if k.onToken() {
-		app, sum := sha256.Sum256([]byte(k.application)), sha256.Sum256(text)
-		text = append(append([]byte(nil), app[:]...), s.flags)
-		text = binary.BigEndian.AppendUint32(text, s.counter)
-		text = append(text, sum[:]...)
+		text = s.overToken(text)
 	}
 	digest := func(h crypto.Hash) []byte {
 		d := h.New()
