@@ -121,11 +121,6 @@ func (c *channelIntake) judge(ctx context.Context, lists tracks) error {
 	if err != nil {
 		return err
 	}
-	order, known := c.orders.Channel(c.name)
-	if !known {
-		rs.Add(trust.Refuse("channel-unknown", c.name, "no order in force takes this channel").
-			WithHint("officers order it with its introduction, as it was handed over on paper: 'order channel'"))
-	}
 	// Each behind what it stands on, so that a shipment may bring several.
 	rest := slices.Clone(c.items)
 	for len(rest) > 0 {
@@ -138,9 +133,7 @@ func (c *channelIntake) judge(ctx context.Context, lists tracks) error {
 		}
 		p := rest[at]
 		rest = slices.Delete(rest, at, at+1)
-		if known {
-			rs.Add(fits(p.pin, order)...)
-		}
+		rs.Add(history.Fits(p.pin, c.orders)...)
 		good, err := c.item(ctx, p, tips, h)
 		if err := rs.Merge(err); err != nil {
 			return err
@@ -150,23 +143,6 @@ func (c *channelIntake) judge(ctx context.Context, lists tracks) error {
 		}
 	}
 	return rs.Err()
-}
-
-// fits compares a pin with what officers ordered.
-func fits(p *pin.Pin, c trust.Channel) trust.Refusals {
-	var rs trust.Refusals
-	const hint = "one URL, one branch, one introduction for all: see 'order show'; if the channel has moved, officers order it anew"
-	if p.URL != c.URL {
-		rs.Add(trust.Refuse("channel-url", p.Channel, "the pin has %q, the order %q", p.URL, c.URL).WithHint(hint))
-	}
-	if p.Branch != c.Branch {
-		rs.Add(trust.Refuse("channel-branch", p.Channel, "the pin has %q, the order %q", p.Branch, c.Branch).WithHint(hint))
-	}
-	if p.Introduction.String() != c.Commit || fmt.Sprintf("%X", p.Signer[:]) != c.Signer {
-		rs.Add(trust.Refuse("channel-introduction", p.Channel, "the pin begins at %s, signed by %X; the order at %s, signed by %s", p.Introduction, p.Signer[:], c.Commit, c.Signer).
-			WithHint("ALARM if nobody knows of a new introduction: somebody may want another history to be taken for this channel's. " + hint))
-	}
-	return rs
 }
 
 // here opens what the zone has of the channel, and returns the commits of its items.

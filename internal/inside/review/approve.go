@@ -105,6 +105,9 @@ func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.
 	if err := d.present(m.added); err != nil {
 		return nil, err
 	}
+	if err := d.channels(ctx, m, orders); err != nil {
+		return nil, err
+	}
 	return d.sign(ctx, m, orders, key)
 }
 

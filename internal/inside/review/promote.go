@@ -85,6 +85,9 @@ func (d *Desk) moved(ctx context.Context, track string, key trust.Signer, motion
 	if err := d.present(m.added); err != nil {
 		return nil, err
 	}
+	if err := d.channels(ctx, m, orders); err != nil {
+		return nil, err
+	}
 	return d.sign(ctx, m, orders, key)
 }
 

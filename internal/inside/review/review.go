@@ -16,6 +16,12 @@
 // imported a shipment with this item signs, unless that shipment was rejected. If so many people have imported an item that too few are left,
 // rejecting the superfluous shipment frees its importer.
 //
+// # Channels
+//
+// A pin of a channel goes onto a track's list if it fits what officers ordered of the channel, descends from the pin at which the track stands (`channel-not-forward`) or
+// has a downgrade in the orders in force, and if the track has what its bundle stands on (`channel-basis`). All of it is read from the items themselves, whose digest
+// the list names, and from commits, which are what their ids say. Where a track stands, package pin/history tells.
+//
 // # What the catalog is trusted with
 //
 // Nothing that it says. The manifest is opened from the blob store with its collector's signature, the importer is taken from the signed statement in the
@@ -41,6 +47,7 @@ import (
 
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
@@ -51,6 +58,8 @@ type Desk struct {
 	Zone  *store.Zone
 	Root  *trust.Root
 	Clock func() time.Time
+
+	Git func(context.Context) (*gitrun.Git, error) // unpacks channels that are not unpacked; nil: the one on the path, where it is needed
 }
 
 // A Summary is one shipment in a list.
@@ -110,6 +119,7 @@ type Dossier struct {
 	Manifest   trust.Digest `json:"manifest"`
 	Collectors []string     `json:"collectors"`
 	New        []trust.Item `json:"items_of_shipment"`
+	Channels   []ChannelPin `json:"channels"`
 	Findings   []Finding    `json:"findings"`
 	Approvals  []Approval   `json:"approvals"`
 }
@@ -137,6 +147,9 @@ func (d *Desk) Show(ctx context.Context, number int64) (*Dossier, error) {
 		return nil, err
 	}
 	do := &Dossier{Summary: c.summary, Manifest: c.digest, Collectors: c.collectors, New: c.manifest.Items, Findings: []Finding{}, Approvals: []Approval{}}
+	if do.Channels, err = d.channelPins(ctx, c.manifest.Items); err != nil {
+		return nil, err
+	}
 	names := map[string]string{}
 	for _, it := range c.manifest.Items {
 		if digest := it.SHA256.String(); names[digest] == "" {

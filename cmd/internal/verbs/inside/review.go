@@ -91,6 +91,9 @@ func reviewShow(env *frame.Env) *cobra.Command {
 					for _, it := range s.New {
 						fmt.Fprintf(w, "%-10s %12d  %s\n           sha256 %s\n", it.Kind, it.Size, it.Name, it.SHA256)
 					}
+					for i := range s.Channels {
+						printChannel(w, &s.Channels[i])
+					}
 					fmt.Fprintf(w, "\nfindings: %d\n", len(s.Findings))
 					for _, f := range s.Findings {
 						place := f.Place
@@ -105,6 +108,28 @@ func reviewShow(env *frame.Env) *cobra.Command {
 				})
 			})
 		},
+	}
+}
+
+// printChannel tells what a shipment brings of a channel, the commits by signer and all that a person should not overlook.
+func printChannel(w io.Writer, c *review.ChannelPin) {
+	fmt.Fprintf(w, "\nchannel %s, %s, branch %s\n  introduced by %s, signed by %s\n", c.Channel, c.URL, c.Branch, c.Introduction, c.Signer)
+	if c.Authentic > 0 {
+		fmt.Fprintf(w, "  %d commits from there to %s are authentic\n", c.Authentic, c.Commit)
+	}
+	for _, r := range c.Refused {
+		fmt.Fprintf(w, "  NOT AS IT SHOULD BE: %s\n", r)
+	}
+	for _, m := range c.Changes {
+		switch {
+		case m.First:
+			fmt.Fprintf(w, "  no track has this channel yet; since its introduction:\n")
+		default:
+			fmt.Fprintf(w, "  track %s stands at another commit:\n", strings.Join(m.Tracks, ", "))
+		}
+		for line := range strings.Lines(string(m.Diff.Text())) {
+			fmt.Fprintf(w, "    %s", line)
+		}
 	}
 }
 

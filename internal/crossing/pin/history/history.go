@@ -262,3 +262,25 @@ func NotForward(channel string, commit git.ID, track string, newest git.ID) *tru
 	return trust.Refuse("channel-not-forward", channel, "commit %s does not descend from %s, at which track %s stands", commit, newest, track).
 		WithHint("ALARM if nobody wants to go back: an old state with holes that are mended since may be what somebody wants here. If it is wanted, officers order it: 'order downgrade'; or they recall the pin that should not be")
 }
+
+// Fits holds a pin against the orders in force: officers take the channel, under this URL, from this introduction.
+func Fits(p *pin.Pin, orders *trust.Orders) trust.Refusals {
+	c, ok := orders.Channel(p.Channel)
+	if !ok {
+		return trust.Refusals{trust.Refuse("channel-unknown", p.Channel, "no order in force takes this channel").
+			WithHint("officers order it with its introduction, as it was handed over on paper: 'order channel'")}
+	}
+	var rs trust.Refusals
+	const hint = "one URL, one branch, one introduction for all: see 'order show'; if the channel has moved, officers order it anew"
+	if p.URL != c.URL {
+		rs.Add(trust.Refuse("channel-url", p.Channel, "the pin has %q, the order %q", p.URL, c.URL).WithHint(hint))
+	}
+	if p.Branch != c.Branch {
+		rs.Add(trust.Refuse("channel-branch", p.Channel, "the pin has %q, the order %q", p.Branch, c.Branch).WithHint(hint))
+	}
+	if signer := fmt.Sprintf("%X", p.Signer[:]); p.Introduction.String() != c.Commit || signer != c.Signer {
+		rs.Add(trust.Refuse("channel-introduction", p.Channel, "the pin begins at %s, signed by %s; the order at %s, signed by %s", p.Introduction, signer, c.Commit, c.Signer).
+			WithHint("ALARM if nobody knows of a new introduction: somebody may want another history to be taken for this channel's. " + hint))
+	}
+	return rs
+}

@@ -258,6 +258,43 @@ func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ..
 	return nil
 }
 
+// At opens the channel's repository as a pin has it: with the references of its bundle. The caller closes it, and then calls remove.
+func (r *Repositories) At(ctx context.Context, p *pin.Pin) (repo *authenticate.Repository, remove func(), err error) {
+	all, err := r.Open(ctx, p.Channel)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := all.Close(); err != nil {
+		return nil, nil, err
+	}
+	dir, remove, err := r.Zone.Scratch()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
+	for _, d := range []string{"objects", "refs"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o700); err != nil {
+			return nil, nil, err
+		}
+	}
+	refs := fmt.Sprintf("# pack-refs with: sorted \n%s refs/heads/%s\n", p.Keyring, pin.KeyringBranch)
+	for name, text := range map[string]string{"HEAD": "ref: refs/heads/none\n", "packed-refs": refs} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return nil, nil, err
+		}
+	}
+	repo, err = authenticate.Open(dir, authenticate.Options{Alternates: []string{filepath.Join(r.Dir(p.Channel), "objects")}})
+	if err != nil {
+		return nil, nil, err
+	}
+	repo.Dir = "channel " + p.Channel
+	return repo, remove, nil
+}
+
 // Descends tells whether a commit of a channel is another, or descends from it.
 func (r *Repositories) Descends(ctx context.Context, channel string, commit, from git.ID) (bool, error) {
 	if commit == from {
