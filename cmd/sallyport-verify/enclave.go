@@ -81,9 +81,11 @@ func (a *audit) entry(e *entry) {
 			err = refuse("ledger-created", e.String(), "is not entry 0, or creates %.100q", e.subjects[0].name)
 		}
 	case "root":
-		err = a.root(e)
+		err = comes(e, "root", a.chain, &a.roots)
 	case "ordered":
-		err = a.order(e)
+		if err = comes(e, "orders", a.orders, &a.ordered); err == nil {
+			err = a.standing().under(a.now()).err()
+		}
 	case "undersigned":
 		a.signatures[undersigned{e.keep("document"), e.number("version"), strings.Clone(e.subjects[0].digest), e.keep("person"), e.keep("signature")}] = true
 	case "recalled":
@@ -129,42 +131,22 @@ func (a *audit) clock(e *entry) {
 	}
 }
 
-// comes tells why an entry does not bring the next root or orders into force, of which so many are in force already.
-func (e *entry) comes(h []header, area string, before int) error {
+// comes brings the next root or orders into force, of which so many are in force already, or tells why an entry does not.
+func comes[D interface{ head() *header }](e *entry, area string, published []D, inForce *int) error {
+	var h *header
+	if *inForce < len(published) {
+		h = published[*inForce].head()
+	}
 	switch version := e.number("version"); {
-	case version != int64(before+1):
-		return refuse(area+"-version", e.String(), "records number %d after number %d", version, before)
-	case before == len(h):
+	case version != int64(*inForce+1):
+		return refuse(area+"-version", e.String(), "records number %d after number %d", version, *inForce)
+	case h == nil:
 		return refuse(area+"-missing", e.String(), "number %d is not published, or was refused", version)
-	case e.subjects[0].digest != h[before].digest:
+	case e.subjects[0].digest != h.digest:
 		return refuse(area+"-equivocation", e.String(), "another text is published as number %d", version)
 	}
+	*inForce++
 	return nil
-}
-
-func (a *audit) root(e *entry) error {
-	var published []header
-	for _, r := range a.chain {
-		published = append(published, r.header)
-	}
-	err := e.comes(published, "root", a.roots)
-	if err == nil {
-		a.roots++
-	}
-	return err
-}
-
-func (a *audit) order(e *entry) error {
-	var published []header
-	for _, o := range a.orders {
-		published = append(published, o.header)
-	}
-	err := e.comes(published, "orders", a.ordered)
-	if err == nil {
-		a.ordered++
-		err = a.standing().under(a.now()).err()
-	}
-	return err
 }
 
 // undersigned is an officer's signature under a document, as an entry tells of it.
@@ -177,57 +159,45 @@ type undersigned struct {
 
 // officers compares the signatures under the documents in force with the entries that tell of them.
 func (a *audit) officers() {
-	for i := range a.roots {
-		r := a.chain[i]
+	digests := map[string]string{} // in force
+	compare := func(h *header, n *note, keys []*key) {
+		digests[h.subject] = h.digest
+		for _, s := range n.sigs {
+			at := slices.IndexFunc(keys, func(k *key) bool { return k.name == s.name && k.hash == s.hash })
+			if at < 0 {
+				continue
+			}
+			u := undersigned{h.area, h.version, h.digest, keys[at].owner, s.line}
+			if !a.signatures[u] {
+				a.rep.refuse("undersigned-missing", h.subject, "no undersigned entry tells of the signature by %s", u.person)
+			}
+			delete(a.signatures, u)
+		}
+	}
+	for i, r := range a.chain[:a.roots] {
 		keys := r.signers("root", r.date)
 		if i > 0 {
 			keys = append(keys, a.chain[i-1].signers("root", r.date)...)
 		}
-		a.undersigned("root", r.header, r.note, keys)
+		compare(&r.header, r.note, keys)
 	}
 	for _, o := range a.orders[:a.ordered] {
 		var keys []*key
 		for _, r := range a.chain {
 			keys = append(keys, r.signers("order", o.date)...)
 		}
-		a.undersigned("orders", o.header, o.note, keys)
+		compare(&o.header, o.note, keys)
 	}
 	var wrong faults
 	for u := range a.signatures {
 		subject := fmt.Sprintf("%s %d", u.document, u.version)
-		h, in := a.inForce(u.document, u.version)
-		if in && h.digest == u.digest {
+		if digests[subject] == u.digest {
 			wrong.add("undersigned-signature", subject, "an undersigned entry has a signature by %s that does not count, or does not stand under it: %.200q", u.person, u.line)
 		} else {
 			a.rep.notice("undersigned", subject, "%s signed a text of this number that did not come into force, its digest is %s", u.person, u.digest)
 		}
 	}
 	_ = a.rep.judge(wrong.sorted())
-}
-
-// inForce returns a root or orders, if they came into force.
-func (a *audit) inForce(document string, version int64) (h header, in bool) {
-	switch i := version - 1; {
-	case document == "root" && i >= 0 && i < int64(a.roots):
-		return a.chain[i].header, true
-	case document == "orders" && i >= 0 && i < int64(a.ordered):
-		return a.orders[i].header, true
-	}
-	return h, false
-}
-
-func (a *audit) undersigned(document string, h header, n *note, keys []*key) {
-	for _, s := range n.sigs {
-		at := slices.IndexFunc(keys, func(k *key) bool { return k.name == s.name && k.hash == s.hash })
-		if at < 0 {
-			continue
-		}
-		u := undersigned{document, h.version, h.digest, keys[at].owner, s.line}
-		if !a.signatures[u] {
-			a.rep.refuse("undersigned-missing", n.subject, "no undersigned entry tells of the signature by %s", keys[at].owner)
-		}
-		delete(a.signatures, u)
-	}
 }
 
 // restore takes an entry by which the ledger was put back from a backup.

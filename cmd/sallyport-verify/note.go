@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
+	"os"
 	"strings"
 )
 
@@ -85,4 +87,16 @@ func (n *note) by(keys []*key) (by, beside []signature, wrong faults) {
 		}
 	}
 	return by, beside, wrong
+}
+
+// documents reads files 1, 2, 3 ... of a directory, at least so many, up to the first that is refused.
+func documents(dir *os.Root, under, area string, least, most int, limit int64, open func(data []byte, subject string) error) error {
+	files, err := listDir(dir, under, most, area)
+	for n := 1; err == nil && n <= max(least, len(files)); n++ {
+		var data []byte
+		if data, err = readFile(dir, fmt.Sprintf("%s/%d", under, n), limit+maxSigLines, area); err == nil {
+			err = open(data, fmt.Sprintf("%s %d", area, n))
+		}
+	}
+	return err
 }

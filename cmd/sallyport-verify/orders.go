@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"strings"
 	"time"
@@ -116,27 +115,22 @@ func (o *orders) under(r *root) faults {
 // openOrders reads orders 1, 2, 3 ..., each of which follows the one before. Whether they came into force, the ledger says. It ends before
 // the first that is refused.
 func openOrders(dir *os.Root, rep *report) (chain []*orders, err error) {
-	files, err := listDir(dir, "orders", maxOrders, "orders")
-	for n := 1; err == nil && n <= len(files); n++ {
-		data, err := readFile(dir, fmt.Sprintf("orders/%d", n), maxOrderText+maxSigLines, "orders")
+	err = documents(dir, "orders", "orders", 0, maxOrders, maxOrderText, func(data []byte, subject string) error {
+		o, err := openOrder(data, subject)
 		if err != nil {
-			return chain, rep.judge(err)
+			return err
 		}
-		o, err := openOrder(data, fmt.Sprintf("orders %d", n))
-		if err != nil {
-			return chain, rep.judge(err)
-		}
-		wrong := faults{}
-		if n > 1 {
-			wrong = o.after(chain[n-2])
+		var wrong faults
+		if n := len(chain); n > 0 {
+			wrong = o.after(chain[n-1])
 		} else {
 			wrong.unless(o.version == 1, &o.header, "version", "says that it is version %d", o.version)
 		}
-		if len(wrong) > 0 {
-			return chain, rep.judge(wrong)
+		if len(wrong) == 0 {
+			chain = append(chain, o)
 		}
-		chain = append(chain, o)
-	}
+		return wrong.err()
+	})
 	return chain, rep.judge(err)
 }
 

@@ -279,16 +279,13 @@ func keysOf(by []signature) (keys []*key) {
 
 // openChain opens root documents 1, 2, 3 ... The chain ends before the first one that is refused.
 func openChain(dir *os.Root, under string, p pin, rep *report) (chain []*root, err error) {
-	files, err := listDir(dir, under, maxRoots, "root")
-	for n := 1; err == nil && n <= max(1, len(files)); n++ {
-		var data []byte
-		if data, err = readFile(dir, fmt.Sprintf("%s/%d", under, n), maxRootText+maxSigLines, "root"); err == nil {
-			var r *root
-			if r, err = openRoot(data, fmt.Sprintf("root %d", n), p, chain); err == nil {
-				chain = append(chain, r)
-			}
+	err = documents(dir, under, "root", 1, maxRoots, maxRootText, func(data []byte, subject string) error {
+		r, err := openRoot(data, subject, p, chain)
+		if err == nil {
+			chain = append(chain, r)
 		}
-	}
+		return err
+	})
 	if len(chain) > 0 {
 		last := chain[len(chain)-1]
 		rep.fact("enclave", last.enclave)

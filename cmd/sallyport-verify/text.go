@@ -330,6 +330,8 @@ func (l *lines) header(first string, fields ...string) header {
 	return h
 }
 
+func (h *header) head() *header { return h }
+
 // after tells what a document lacks to follow another of its kind.
 func (h *header) after(before *header) (wrong faults) {
 	next := h.version == before.version+1
