@@ -3,17 +3,29 @@
 // written from those pages alone. It imports nothing but the standard library, and has no code that could open a network
 // connection or start a program; a test keeps it so.
 //
-// What is trusted: the digest of the first root document, handed over on paper. From it follow, in this order,
+// What is trusted: the digest of the first root document, handed over on paper. Everything else is proved, one step on the one before,
+// so the files are best read in this order, with the page of docs/spec that each follows beside it. There are about so many lines:
 //
-//	text.go       the spellings that all documents share, their lines, signed notes
-//	key.go        the keys that may stand under notes
-//	root.go       the chain of root documents: who holds which role and key, and the thresholds
-//	items.go      item lines, allowlists and manifests
-//	statement.go  one entry: its canonical bytes, its signature, the members its kind asks for
-//	ledger.go     the Merkle tree, from the entries up to the signed checkpoint; every published tile; witnessed trees inside it
-//	enclave.go    the history that the entries tell: roles, approvals, allowlists, shipments, quorum
-//	volume.go     a shipment's volume, with blake2b.go for its signatures
-//	report.go     what was found, and the reading of hostile files
+//	                   lines  what it shows
+//	main.go        200  what can be asked for, and what is taken on trust
+//	report.go      230  that hostile files are read within bounds, and that all that is wrong comes out, with its code
+//	text.go        390  that every value has one spelling, and every document the lines it must have
+//	note.go        110  that a text was signed: by which keys, and by none of them wrongly
+//	key.go         310  that a key is sound, and a signature that of its kind (keys.md)
+//	root.go        330  who holds which role and key: the chain of roots from the paper on, thresholds, seats, policies
+//	                    (trust.md, also for what follows)
+//	orders.go      190  what officers ordered, and that they could
+//	items.go       200  what a manifest offers, and an allowlist allows
+//	statement.go   440  that an entry is canonical, has the members its kind asks for, and is signed
+//	ledger.go      470  that the entries make the signed tree, every published tile, and every tree that a witness cosigned
+//	                    (ledger.md); the command "ledger" ends here
+//	enclave.go     440  that the entries tell one history: roots and orders come in force in turn, recalls are obeyed, nothing is
+//	                    published that no entry tells of
+//	renewal.go     140  that the zone changed its own keys with leave
+//	approval.go    220  that each allowlist was approved by enough persons, who did not bring the items in themselves
+//	quorum.go      150  that enough builders said the same of what tracks sign
+//	volume.go      350  that a shipment's volume is what collectors signed (shipment.md)
+//	blake2b.go     100  the hash of its signatures, which the standard library lacks
 //
 // The directory that is checked should lie still: a copy, not the one that a station is writing.
 //
