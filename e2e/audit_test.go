@@ -167,6 +167,7 @@ func auditWorld(t *testing.T) (w *world, audit string) {
 	kept := read(t, w.path("inside", "public", "ledger", "checkpoint"))
 
 	w.must(station, "trust", "policy", "--zone", "inside", "--draft", "root-2.draft", "silence", "30")
+	w.renewal("root-2.draft", "ledger", "station")
 	w.officers("trust", "root", "root-2.draft")
 	w.must(station, "trust", "accept", "--zone", "inside", "root-2.draft")
 	w.must(station, "order", "lost", "--zone", "inside", "--draft", "orders-1.draft", "--reason", "disc destroyed", "9")

@@ -358,7 +358,7 @@ func TestRotatedTrackKey(t *testing.T) {
 	w.sound()
 }
 
-// TestKilledPromotion, TestKilledRecall and TestKilledRotation: killed at random moments, run again, the end is that of a twin.
+// TestKilledPromotion, TestKilledRecall, TestKilledRotation and TestKilledRenewal: killed at random moments, run again, the end is that of a twin.
 func TestKilledPromotion(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, governed(t), "inside")
@@ -387,8 +387,62 @@ func TestKilledRotation(t *testing.T) {
 	})
 }
 
+// TestKilledRenewal: making the zone's new keys, and going on with them. The depot serves all the while.
+func TestKilledRenewal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, governed(t), "inside")
+	w.renewal("root-2.draft", "ledger", "station")
+	w.officers("trust", "root", "root-2.draft")
+	want := w.keysOf("root-2.draft")
+	killed(t, w.dir, map[string]int{"root": 2, "undersigned": 4, "key-changed": 2, "refused": 0}, func(v *world) [][]string {
+		return [][]string{{station, "key", "renew", "--zone", "inside", "ledger"}, {station, "trust", "accept", "--zone", "inside", w.path("root-2.draft")}}
+	}, func(v *world) {
+		for _, name := range []string{"ledger", "station"} {
+			if !strings.Contains(want, string(read(t, v.path("inside", "keys", name+".vkey")))) {
+				t.Errorf("the zone has another %s key than the root names", name)
+			}
+			for _, f := range []string{name + ".next.key", name + ".next.vkey"} {
+				if _, err := os.Lstat(v.path("inside", "keys", f)); err == nil {
+					t.Errorf("%s is left", f)
+				}
+			}
+		}
+	})
+}
+
+// renewal has the zone make keys to follow its own, and drafts the root that names them.
+func (w *world) renewal(draft string, names ...string) {
+	w.t.Helper()
+	for _, name := range names {
+		os.Remove(w.path(name + ".pub"))
+		w.must(station, "key", "renew", "--zone", "inside", "--out", name+".pub", name)
+		id, _, _ := cutLast(strings.TrimSpace(string(read(w.t, w.path("inside", "keys", name+".vkey")))), "+")
+		w.must(station, "trust", "rotate", "--zone", "inside", "--draft", draft, "--old", id, "--new", name+".pub")
+	}
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// keysOf are the keys that a draft gives the station, a line each.
+func (w *world) keysOf(draft string) string {
+	w.t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(string(read(w.t, w.path(draft)))) {
+		if f := strings.Fields(line); len(f) == 4 && f[0] == "key" && f[2] == "station" {
+			b.WriteString(f[3] + "\n")
+		}
+	}
+	return b.String()
+}
+
 // killed runs commands in copies of a world, one of them killed at a random moment and run again.
-func killed(t *testing.T, template string, kinds map[string]int, commands func(w *world) [][]string) {
+func killed(t *testing.T, template string, kinds map[string]int, commands func(w *world) [][]string, more ...func(w *world)) {
 	t.Helper()
 	rnd := dice(t)
 	twin := newWorld(t, template, "inside")
@@ -416,6 +470,9 @@ func killed(t *testing.T, template string, kinds map[string]int, commands func(w
 		x.end()
 		d.stop()
 		w.sound()
+		for _, check := range more {
+			check(w)
+		}
 		w.tidy()
 		if t.Failed() {
 			t.Fatalf("command %d killed after %v of %v", victim, delay, took[victim])
