@@ -27,6 +27,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -248,8 +249,17 @@ func Root(env *Env, short, long, example string, nouns ...*cobra.Command) *cobra
 	flags.BoolVarP(&env.Quiet, "quiet", "q", false, "no progress and no remarks on standard error")
 	flags.StringVar(&env.ZoneDir, "zone", "", "directory of the zone (default $SALLYPORT_ZONE)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{err.Error()} })
+	// Nouns of one name are one noun: both sides of the gap and each of them alone may have verbs for it. The first one's description counts.
 	for _, n := range nouns {
-		root.AddCommand(n)
+		i := slices.IndexFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == n.Name() })
+		if i < 0 {
+			root.AddCommand(n)
+			continue
+		}
+		for _, verb := range n.Commands() {
+			n.RemoveCommand(verb)
+			root.Commands()[i].AddCommand(verb)
+		}
 	}
 	usageErrors(root)
 	return root

@@ -135,3 +135,27 @@ func TestFiles(t *testing.T) {
 		t.Error("written nowhere")
 	}
 }
+
+// TestNounsOfOneName: verbs for a noun may come from several places.
+func TestNounsOfOneName(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	env := &Env{Program: "x", Stdout: &stdout, Stderr: &stderr, Getenv: func(string) string { return "" }}
+	ran := ""
+	verb := func(name string) *cobra.Command {
+		return &cobra.Command{Use: name, RunE: func(*cobra.Command, []string) error { ran = name; return nil }}
+	}
+	noun := func(verbs ...*cobra.Command) *cobra.Command {
+		c := &cobra.Command{Use: "noun"}
+		c.AddCommand(verbs...)
+		return c
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		root := Root(env, "", "", "", noun(verb("a")), noun(verb("b"), verb("c")))
+		if len(root.Commands()) != 1 {
+			t.Errorf("%d nouns", len(root.Commands()))
+		}
+		if code := Run(context.Background(), env, root, []string{"noun", name}); code != ExitDone || ran != name {
+			t.Errorf("%s: exit code %d, ran %q", name, code, ran)
+		}
+	}
+}

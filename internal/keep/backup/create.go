@@ -153,7 +153,7 @@ func (c *creation) room(archive bool) error {
 }
 
 // skipped are the names at the top of a zone that a backup does not have, or has in its own way.
-var skipped = []string{"lock", "tmp", "cas", "catalog.sqlite", "restored"}
+var skipped = []string{"lock", "tmp", "cas", "catalog.sqlite", "restored", "served"}
 
 func (c *creation) files(snapshot string) error {
 	if err := c.tree(snapshot, ".", true, nil); err != nil {

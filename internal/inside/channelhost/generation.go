@@ -1,0 +1,437 @@
+package channelhost
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"sallyport/guix/channel/git"
+	"sallyport/internal/crossing/pin"
+	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/store/durable"
+	"sallyport/internal/trust"
+)
+
+// A generation is a repository of one channel at one pin.
+type generation struct {
+	name  string // of its directory
+	dir   string
+	pin   *pin.Pin
+	chain []trust.Item // of what it was made, the complete one first
+
+	commits []git.ID // all that the branch leads to, sorted
+
+	parent context.Context
+
+	mu      sync.Mutex
+	ctx     context.Context // of what it answers
+	stop    context.CancelFunc
+	answers map[[sha256.Size]byte]*answer
+	kept    []*answer // of these, those that are whole, the oldest first
+	bytes   int64
+	running int
+	gone    bool // it is to be deleted when nothing runs on it
+	deleted bool
+}
+
+// generationName names a repository for what it holds.
+func generationName(p *pin.Pin, chain []trust.Item) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "sallyport served channel 1\n%s\n", p.Text())
+	for _, it := range chain {
+		fmt.Fprintf(h, "%s\n", it)
+	}
+	return fmt.Sprintf("%s-%s.git", p.Channel, hex.EncodeToString(h.Sum(nil)[:12]))
+}
+
+func (g *generation) repository() gitrun.Repository {
+	return gitrun.Repository{Objects: filepath.Join(g.dir, "objects"), Refs: refsOf(g.pin), Head: "refs/heads/" + g.pin.Branch}
+}
+
+func refsOf(p *pin.Pin) map[string]git.ID {
+	return map[string]git.ID{"refs/heads/" + p.Branch: p.Commit, "refs/heads/" + pin.KeyringBranch: p.Keyring}
+}
+
+// leads reports whether the branch leads to a commit.
+func (g *generation) leads(to git.ID) bool {
+	_, ok := slices.BinarySearchFunc(g.commits, to, func(a, b git.ID) int { return slices.Compare(a[:], b[:]) })
+	return ok
+}
+
+// start lets it answer.
+func (g *generation) start(parent context.Context) {
+	g.parent = parent
+	g.ctx, g.stop = context.WithCancel(parent)
+	g.answers = map[[sha256.Size]byte]*answer{}
+}
+
+// finish is told that git has ended.
+func (g *generation) finish(a *answer, keep bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.running--; g.gone && g.running == 0 {
+		g.delete()
+	}
+	if !keep || g.answers[a.key] != a {
+		g.drop(a)
+		return
+	}
+	g.kept = append(g.kept, a)
+	g.bytes += a.length()
+	for len(g.kept) > maxKept || g.bytes > maxKeptBytes {
+		oldest := g.kept[0]
+		g.kept = g.kept[1:]
+		g.bytes -= oldest.length()
+		g.drop(oldest)
+	}
+}
+
+// drop forgets an answer; who reads it reads on. The caller has the lock.
+func (g *generation) drop(a *answer) {
+	if g.answers[a.key] == a {
+		delete(g.answers, a.key)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.dropped = true
+	a.free()
+}
+
+func (g *generation) dropAll() {
+	for _, a := range slices.Collect(maps.Values(g.answers)) {
+		g.drop(a)
+	}
+	g.kept, g.bytes = nil, 0
+}
+
+// cut ends all that it is answering.
+func (g *generation) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stop()
+	g.dropAll()
+	g.ctx, g.stop = context.WithCancel(g.parent)
+}
+
+// retire has it deleted once nothing runs on it. Answers that are under way go on.
+func (g *generation) retire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.dropAll()
+	if g.gone = true; g.running == 0 {
+		g.delete()
+	}
+}
+
+// delete removes the directory. If that fails, it is swept later.
+func (g *generation) delete() {
+	g.deleted = true
+	durable.RemoveAll(g.dir)
+}
+
+// revive has it serve again, unless it is too late.
+func (g *generation) revive() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = g.deleted
+	return !g.deleted
+}
+
+func (g *generation) isDeleted() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.deleted
+}
+
+// make makes a generation's directory from the items of its chain. What is in tmp goes with it.
+func (h *Host) make(ctx context.Context, g *generation, from *generation) error {
+	work, err := os.MkdirTemp(h.tmp(), "make-")
+	if err != nil {
+		return err
+	}
+	defer durable.RemoveAll(work)
+	dir := filepath.Join(work, "repository")
+	if err := h.unpackAll(ctx, dir, g.chain, from); err != nil {
+		return err
+	}
+	if err := h.repack(ctx, filepath.Join(work, "view"), dir, g.pin); err != nil {
+		return err
+	}
+	// Whole and durable; from here on it is there.
+	if err := durable.Rename(durable.OS{}, dir, g.dir); err != nil {
+		return err
+	}
+	return nil
+}
+
+// unpackAll puts the objects of items into a repository. from, which may be nil, has those of the first of them already.
+func (h *Host) unpackAll(ctx context.Context, dir string, chain []trust.Item, from *generation) error {
+	done := 0
+	if from != nil && len(from.chain) <= len(chain) && slices.Equal(from.chain, chain[:len(from.chain)]) {
+		if err := link(filepath.Join(from.dir, "objects", "pack"), filepath.Join(dir, "objects", "pack")); err != nil {
+			return err
+		}
+		done = len(from.chain)
+	}
+	for _, it := range chain[done:] {
+		if err := h.unpack(ctx, dir, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// link makes hard links of a repository's packs. A pack is never changed.
+func link(from, to string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	names, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.Link(filepath.Join(from, n.Name()), filepath.Join(to, n.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpack puts the objects of one item into a repository. Its content has the digest that the list names, or there is an error.
+func (h *Host) unpack(ctx context.Context, dir string, it trust.Item) (err error) {
+	f, err := os.CreateTemp(h.tmp(), "pack-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
+	if _, err := h.openItem(it, f); err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return pin.Unpack(ctx, h.Git, dir, "", f)
+}
+
+// openItem reads an item, and hands on its pack.
+func (h *Host) openItem(it trust.Item, pack io.Writer) (*pin.Pin, error) {
+	blob, err := h.Zone.CAS.Open(it.SHA256)
+	if err != nil {
+		return nil, trust.Refuse("item-lost", it.Name, "its content is not in the store: %v", err).WithHint("import the shipment that brought it again")
+	}
+	defer blob.Close()
+	p, _, err := pin.Open(blob, pack)
+	if err != nil {
+		return nil, err
+	}
+	if name, err := p.ItemName(it.SHA256); err != nil || name != it.Name {
+		return nil, trust.Refuse("item-name", it.Name, "its pin is of channel %s at commit %s", p.Channel, p.Commit)
+	}
+	return p, nil
+}
+
+// repack packs what the references lead to into one pack, with an index of what each commit leads to, and drops everything else.
+func (h *Host) repack(ctx context.Context, work, dir string, p *pin.Pin) error {
+	objects := filepath.Join(dir, "objects")
+	before, err := objectsOf(objects)
+	if err != nil {
+		return err
+	}
+	view, err := h.Git.View(work, gitrun.Repository{Objects: objects, Refs: refsOf(p), Head: "refs/heads/" + p.Branch})
+	if err != nil {
+		return err
+	}
+	err = h.Git.Run(ctx, view, gitrun.Command{
+		Args:  []string{"-c", "repack.updateServerInfo=false", "-c", "repack.usedeltabaseoffset=true", "-c", "pack.writeReverseIndex=true", "repack", "-a", "-d", "-q", "--write-bitmap-index"},
+		Write: []string{objects}, Time: repackTime,
+	})
+	if err != nil {
+		return err
+	}
+	// Git can leave out, but nothing may be there that was not in the items. What an id stands for every client checks.
+	after, err := objectsOf(objects)
+	if err != nil {
+		return err
+	}
+	for id := range after {
+		if !before[id] {
+			return fmt.Errorf("git has packed an object that was not in the items: %s", id)
+		}
+	}
+	for _, id := range refsOf(p) {
+		if !after[id] {
+			return trust.Refuse("channel-pack", p.StoreName(), "the items do not have the commit %s", id)
+		}
+	}
+	return syncTree(dir)
+}
+
+// objectsOf lists the objects of a repository's packs, by their indexes.
+func objectsOf(objects string) (map[git.ID]bool, error) {
+	names, err := filepath.Glob(filepath.Join(objects, "pack", "*.idx"))
+	if err != nil {
+		return nil, err
+	}
+	all := map[git.ID]bool{}
+	for _, name := range names {
+		index, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		const tables, idSize = 8 + 256*4, len(git.ID{})
+		if len(index) < tables {
+			return nil, fmt.Errorf("%s is no index", name)
+		}
+		count := int(uint32(index[tables-4])<<24 | uint32(index[tables-3])<<16 | uint32(index[tables-2])<<8 | uint32(index[tables-1]))
+		if len(index) < tables+count*idSize {
+			return nil, fmt.Errorf("%s is no index", name)
+		}
+		for i := range count {
+			all[git.ID(index[tables+i*idSize:][:idSize])] = true
+		}
+	}
+	return all, nil
+}
+
+// syncTree makes all files below a directory durable.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+}
+
+// intact checks the sums at the ends of a repository's packs and of their indexes: a file that was damaged since it was made is found.
+func intact(dir string) error {
+	names, err := os.ReadDir(filepath.Join(dir, "objects", "pack"))
+	if err != nil {
+		return err
+	}
+	packs := 0
+	for _, n := range names {
+		ext := filepath.Ext(n.Name())
+		if ext == ".pack" {
+			packs++
+		}
+		if ext != ".pack" && ext != ".idx" && ext != ".bitmap" && ext != ".rev" {
+			continue
+		}
+		if err := sumOf(filepath.Join(dir, "objects", "pack", n.Name())); err != nil {
+			return err
+		}
+	}
+	if packs != 1 {
+		return fmt.Errorf("%s has %d packs, not one", dir, packs)
+	}
+	return nil
+}
+
+func sumOf(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h := sha1.New()
+	if _, err := io.CopyN(h, f, st.Size()-sha1.Size); err != nil {
+		return err
+	}
+	var sum [sha1.Size]byte
+	if _, err := io.ReadFull(f, sum[:]); err != nil {
+		return err
+	}
+	if sum != [sha1.Size]byte(h.Sum(nil)) {
+		return fmt.Errorf("%s is damaged", name)
+	}
+	return nil
+}
+
+// history lists the commits that a repository's branch leads to, sorted.
+func (h *Host) commits(ctx context.Context, r gitrun.Repository) (all []git.ID, err error) {
+	err = h.inView(ctx, r, func(view *gitrun.View) error {
+		w := &idWriter{}
+		if err := h.Git.Run(ctx, view, gitrun.Command{Args: []string{"rev-list", r.Head}, Stdout: w}); err != nil {
+			return err
+		}
+		all = w.ids
+		return w.end()
+	})
+	slices.SortFunc(all, func(a, b git.ID) int { return slices.Compare(a[:], b[:]) })
+	return all, err
+}
+
+func (h *Host) inView(ctx context.Context, r gitrun.Repository, do func(view *gitrun.View) error) error {
+	dir, err := os.MkdirTemp(h.tmp(), "look-")
+	if err != nil {
+		return err
+	}
+	defer durable.RemoveAll(dir)
+	view, err := h.Git.View(filepath.Join(dir, "git"), r)
+	if err != nil {
+		return err
+	}
+	return do(view)
+}
+
+// descends asks git whether a commit descends from another, or is it.
+func (h *Host) descends(ctx context.Context, r gitrun.Repository, commit, from git.ID) (yes bool, err error) {
+	err = h.inView(ctx, r, func(view *gitrun.View) error {
+		err := h.Git.Run(ctx, view, gitrun.Command{Args: []string{"merge-base", "--is-ancestor", from.String(), commit.String()}})
+		var exit *gitrun.ExitError
+		if errors.As(err, &exit) && exit.Status == 1 {
+			return nil
+		}
+		yes = err == nil
+		return err
+	})
+	return yes, err
+}
+
+// An idWriter reads lines of ids.
+type idWriter struct {
+	ids  []git.ID
+	rest string
+}
+
+func (w *idWriter) Write(p []byte) (int, error) {
+	w.rest += string(p)
+	for {
+		line, rest, ok := strings.Cut(w.rest, "\n")
+		if !ok {
+			return len(p), nil
+		}
+		id, err := git.ParseID(line)
+		if err != nil {
+			return 0, err
+		}
+		w.ids, w.rest = append(w.ids, id), rest
+	}
+}
+
+func (w *idWriter) end() error {
+	if w.rest != "" {
+		return fmt.Errorf("git ended with %.50q", w.rest)
+	}
+	return nil
+}

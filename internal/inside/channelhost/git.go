@@ -1,0 +1,208 @@
+package channelhost
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/store/durable"
+)
+
+const service = "git-upload-pack"
+
+// protocolOf reads the header Git-Protocol: key=value pairs with colons between, of which the version counts.
+func protocolOf(r *http.Request) (int, error) {
+	header := r.Header.Get("Git-Protocol")
+	if len(header) > 256 {
+		return 0, &httpError{http.StatusBadRequest, "", "the header Git-Protocol is too long"}
+	}
+	version := 0
+	for pair := range strings.SplitSeq(header, ":") {
+		switch pair {
+		case "version=1":
+			version = max(version, 1)
+		case "version=2":
+			version = max(version, 2)
+		}
+	}
+	return version, nil
+}
+
+// refs answers the first request of a client.
+func (h *Host) refs(w http.ResponseWriter, r *http.Request, s *state, path string) error {
+	if r.Method == http.MethodPost {
+		w.Header().Set("Allow", "GET, HEAD")
+		return &httpError{http.StatusMethodNotAllowed, "", "only GET and HEAD"}
+	}
+	g, err := h.repository(r, s, path)
+	if err != nil {
+		return err
+	}
+	if r.URL.Query().Get("service") != service {
+		return notFound("only git's smart protocol is spoken here: git 1.6.6 or later")
+	}
+	protocol, err := protocolOf(r)
+	if err != nil {
+		return err
+	}
+	var prefix []byte
+	if protocol < 2 {
+		prefix = []byte("001e# service=git-upload-pack\n0000")
+	}
+	return h.answer(w, r, g, protocol, "advertisement", prefix, []string{"--advertise-refs"}, nil)
+}
+
+// upload answers what a client asks for.
+func (h *Host) upload(w http.ResponseWriter, r *http.Request, s *state, path string) error {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		return &httpError{http.StatusMethodNotAllowed, "", "only POST"}
+	}
+	g, err := h.repository(r, s, path)
+	if err != nil {
+		return err
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-"+service+"-request" {
+		return &httpError{http.StatusUnsupportedMediaType, "", "the Content-Type has to be application/x-" + service + "-request"}
+	}
+	protocol, err := protocolOf(r)
+	if err != nil {
+		return err
+	}
+	body, err := h.body(r)
+	if err != nil {
+		return err
+	}
+	return h.answer(w, r, g, protocol, "result", nil, nil, body)
+}
+
+// body reads a request whole. One that is larger than most waits for a place before it is read on.
+func (h *Host) body(r *http.Request) ([]byte, error) {
+	in := io.Reader(http.MaxBytesReader(nil, r.Body, MaxRequest))
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, badBody(err)
+		}
+		in = z
+	default:
+		return nil, &httpError{http.StatusUnsupportedMediaType, "", fmt.Sprintf("the Content-Encoding %.20q is not known here", encoding)}
+	}
+	var b bytes.Buffer
+	n, err := io.Copy(&b, io.LimitReader(in, smallRequest))
+	if err == nil && n == smallRequest {
+		select {
+		case h.large <- struct{}{}:
+			defer func() { <-h.large }()
+		case <-r.Context().Done():
+			return nil, r.Context().Err()
+		}
+		n, err = io.Copy(&b, io.LimitReader(in, MaxRequest-smallRequest+1))
+		if n > MaxRequest-smallRequest {
+			err = &http.MaxBytesError{Limit: MaxRequest}
+		}
+	}
+	if err != nil {
+		return nil, badBody(err)
+	}
+	return b.Bytes(), nil
+}
+
+func badBody(err error) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return &httpError{http.StatusRequestEntityTooLarge, "", fmt.Sprintf("a request has at most %d bytes", MaxRequest)}
+	}
+	return &httpError{http.StatusBadRequest, "", fmt.Sprintf("the request cannot be read: %v", err)}
+}
+
+// answer sends what git answers.
+func (h *Host) answer(w http.ResponseWriter, r *http.Request, g *generation, protocol int, kind string, prefix []byte, args []string, body []byte) error {
+	a, err := h.ask(g, protocol, args, body)
+	if errors.Is(err, errBusy) {
+		return &httpError{http.StatusServiceUnavailable, "busy", "too many clients are waiting: come again"}
+	}
+	if err != nil {
+		return err
+	}
+	defer h.leave(g, a)
+	control := http.NewResponseController(w)
+	wait := func() error { return control.SetWriteDeadline(time.Now().Add(stallTimeout)) }
+	buf := make([]byte, piece)
+	at := int64(0)
+	for {
+		n, err := a.next(r.Context(), buf, at)
+		var exit *gitrun.ExitError
+		switch {
+		case at == 0 && errors.As(err, &exit) && exit.Status > 0:
+			return &httpError{http.StatusBadRequest, "", fmt.Sprintf("git does not understand the request: %.300q", exit.Stderr)}
+		case err != nil && !errors.Is(err, io.EOF):
+			if at == 0 && errors.Is(err, errCut) {
+				return notYet("the repository has just been withdrawn or replaced: come again")
+			}
+			return err
+		}
+		if err := wait(); err != nil {
+			return err
+		}
+		if at == 0 {
+			head := w.Header()
+			head.Set("Content-Type", "application/x-"+service+"-"+kind)
+			head.Set("Cache-Control", "no-cache")
+			head.Set("X-Content-Type-Options", "nosniff")
+			w.WriteHeader(http.StatusOK)
+			if r.Method == http.MethodHead {
+				return nil
+			}
+			if _, err := w.Write(prefix); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return nil
+		}
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		if at += int64(n); n < len(buf) {
+			if err := control.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// run runs git for one answer, when its turn has come.
+func (h *Host) run(ctx context.Context, g *generation, a *answer, protocol int, args []string, body []byte) (err error) {
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// A directory of its own for each run: git may write there, and leaves nothing to the next.
+	dir, err := os.MkdirTemp(h.tmp(), "run-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, durable.RemoveAll(dir)) }()
+	view, err := h.Git.View(filepath.Join(dir, "git"), g.repository())
+	if err != nil {
+		return err
+	}
+	return h.Git.Run(ctx, view, gitrun.Command{
+		Args: append(append([]string{"upload-pack", "--stateless-rpc", "--strict"}, args...), view.Dir), Stdin: bytes.NewReader(body), Stdout: a, Output: MaxAnswer, Time: childTime, Protocol: protocol,
+	})
+}

@@ -1,0 +1,40 @@
+package channelhost
+
+import "time"
+
+const (
+	// MaxConnections is how many clients are connected at a time; more wait.
+	MaxConnections = 1024
+	// MaxRequest bounds the body of a request, once it is expanded: a client that has much to tell of what it has sends some megabytes.
+	MaxRequest = 16 << 20
+	// smallRequest is what a body may have without waiting for one of largeRequests places.
+	smallRequest  = 64 << 10
+	largeRequests = 16
+	// MaxAnswer bounds one answer.
+	MaxAnswer = 16 << 30
+	// DefaultQueue is how many requests wait for a child.
+	DefaultQueue = 1024
+
+	// stallTimeout is how long a client may take for a piece of an answer.
+	stallTimeout = time.Minute
+	// piece is how much is sent at once.
+	piece = 256 << 10
+	// childTime is how long git may take for one answer.
+	childTime = 30 * time.Minute
+	// repackTime is how long git may take to pack a repository.
+	repackTime = 3 * time.Hour
+
+	// maxKept and maxKeptBytes bound the answers that are kept for the next who asks; those that are being sent do not count.
+	maxKept      = 256
+	maxKeptBytes = 2 << 30
+	// inMemory is how large an answer gets before it becomes a file.
+	inMemory = 256 << 10
+
+	// maxPinned bounds the pins that a host knows, those of old releases included.
+	maxPinned = 100_000
+
+	// retryAfter is how long is waited before what went wrong is tried again.
+	retryAfter = 5 * time.Second
+	// lookAgain is how long is waited before what was refused is tried again, though nothing was published.
+	lookAgain = time.Minute
+)
