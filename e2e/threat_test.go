@@ -161,6 +161,119 @@ func TestThiefOfTheLedgerKey(t *testing.T) {
 	}
 }
 
+// TestThiefOfFormerKeys: the zone has changed both its keys, and somebody has the former ones, with all that the station had then. Whoever knows the root believes nothing that they sign.
+func TestThiefOfFormerKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, governed(t), "inside")
+	fingerprint := w.fingerprint()
+	log := strings.TrimSpace(string(read(t, w.path("inside", "keys", "ledger.vkey"))))
+	seen := len(w.entries("inside"))
+	w.cosign()
+	w.must(station, "ledger", "prove", "--zone", "inside", "3", "--out", "proof-before")
+	write(t, w.path("kept"), read(t, w.path("inside", "public", "ledger", "checkpoint")), 0o644)
+	size := len(w.entries("inside"))
+	d := w.depot()
+	w.renewal("root-2.draft", "ledger", "station")
+	// A root that names a key which the zone has dropped is refused by it.
+	w.must(station, "key", "renew", "--zone", "inside", "--anew", "--out", "anew.pub", "ledger")
+	w.officers("trust", "root", "root-2.draft")
+	before := w.kept()
+	w.refuses("key-unnamed", station, "trust", "accept", "--zone", "inside", "root-2.draft")
+	if after := w.kept(); after != before {
+		t.Errorf("something changed:\n%s\nbefore:\n%s", after, before)
+	}
+	copyTree(t, w.path("inside"), w.path("thief"))
+	for _, f := range []string{"root-2.draft", "root-2.draft.olga.sig", "root-2.draft.oscar.sig"} {
+		os.Remove(w.path(f))
+	}
+	w.renewal("root-2.draft", "ledger", "station")
+	w.officers("trust", "root", "root-2.draft")
+	w.must(station, "trust", "accept", "--zone", "inside", "root-2.draft")
+	w.sound()
+	if n := w.kinds("inside")["key-changed"]; n != 2 {
+		t.Errorf("%d entries tell of the change", n)
+	}
+	w.must(w.importArgs(2)...)
+	for _, p := range []string{"alice", "bob"} {
+		w.must(w.approveArgs(2, p)...)
+	}
+	w.must(w.signArgs()...)
+	if r := w.reason(d, w.items(2)[0].Name, w.acl()); r != "" {
+		t.Errorf("the depot that was running all the time says %q", r)
+	}
+	w.pad("thief", 40)
+
+	// The thief shows a larger ledger, signed with the former key, beside the roots that everybody knows.
+	copyTree(t, w.path("thief", "public"), w.path("false"))
+	copyTree(t, w.path("inside", "public", "root", "2"), w.path("false", "root", "2"))
+	w.refuses("checkpoint-unsigned", verifier, "enclave", "--root", fingerprint, "false")
+	w.refuses("key-replaced", station, "ledger", "verify", "--public", "false", "--root", fingerprint)
+	os.RemoveAll(w.path("wilma.copy"))
+	witness := func(dir string) []string {
+		os.Remove(w.path("cosigned"))
+		return []string{whole, "ledger", "witness", "--key", w.key("wilma/witness"), "--state", "wilma.copy", "--root", fingerprint, "--roots", "inside/public/root", "--out", "cosigned", dir}
+	}
+	w.must(witness("inside/public/ledger")...)
+	w.refuses("checkpoint-unsigned", witness("false/ledger")...)
+	// A witness who is asked by file, and knew the ledger by the former key: the roots teach it, and it does not go back.
+	ask := func(zone string, more ...string) []string {
+		for _, f := range []string{"for-wilma", "from-wilma"} {
+			os.Remove(w.path(f))
+		}
+		w.must(station, "ledger", "witness", "export", "--zone", zone, "--for", "wilma", "--from", fmt.Sprint(seen), "--out", "for-wilma")
+		return append([]string{whole, "ledger", "cosign", "--key", w.key("wilma/witness"), "--state", "wilma.state", "--out", "from-wilma", "for-wilma"}, more...)
+	}
+	w.refuses("checkpoint-unsigned", ask("inside")...)
+	w.must(ask("inside", "--root", fingerprint, "--roots", "inside/public/root")...)
+	w.must(station, "ledger", "witness", "add", "--zone", "inside", "from-wilma")
+	for _, args := range [][]string{ask("thief"), ask("thief", "--root", fingerprint, "--roots", "inside/public/root"), ask("thief", "--log", log)} {
+		r := w.code(refused, append(args, "--json")...)
+		if codes := strings.Join(reasons(t, r), " "); codes != "checkpoint-unsigned" && codes != "witness-log" {
+			t.Errorf("the witness refuses for %q", codes)
+		}
+	}
+	// Proofs: of before the change none counts by itself; what was kept is compared with what is there.
+	paper := []string{"--root", fingerprint, "--roots", "inside/public/root"}
+	w.refuses("key-replaced", append([]string{station, "ledger", "verify", "--proof", "proof-before"}, paper...)...)
+	w.must(station, "ledger", "prove", "--zone", "inside", "3", "--out", "proof-now")
+	w.must(append([]string{station, "ledger", "verify", "--proof", "proof-now"}, paper...)...)
+	w.must(station, "ledger", "prove", "--zone", "inside", "--consistency", fmt.Sprint(size), "--out", "grown")
+	w.must(append([]string{station, "ledger", "verify", "--proof", "grown", "--old", "kept"}, paper...)...)
+	// Somebody lays the thief's ledger, or a cosignature under a tree of the thief's, into the zone.
+	for name, put := range map[string]func(v *world){
+		"ledger": func(v *world) {
+			v.remove(v.path("inside", "public", "ledger"))
+			copyTree(t, w.path("thief", "public", "ledger"), v.path("inside", "public", "ledger"))
+		},
+		"checkpoint": func(v *world) {
+			write(t, v.path("inside", "public", "ledger", "checkpoint"), read(t, w.path("thief", "public", "ledger", "checkpoint")), 0o644)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newWorld(t, w.dir, "inside")
+			v.paper = fingerprint
+			put(v)
+			for _, args := range [][]string{v.signArgs(), {station, "ledger", "verify", "--zone", "inside"}} {
+				r := v.code(refused, append(args, "--json")...)
+				if codes := strings.Join(reasons(t, r), " "); !strings.Contains(codes, "key-replaced") {
+					t.Errorf("refused for %q", codes)
+				}
+			}
+			if d, _ := v.tryDepot(); d != nil {
+				t.Error("a depot starts")
+			}
+		})
+	}
+	// The catalog is made again, and a backup put back, with the keys as they are now.
+	w.sound()
+	d.stop()
+	w.must(station, "catalog", "rebuild", "--zone", "inside")
+	w.sound()
+	w.must(station, "backup", "create", "--zone", "inside", "--with-keys", "backup")
+	w.must(station, "backup", "verify", "backup")
+	w.sound()
+}
+
 // dsse takes an envelope apart, has its payload changed, and signs it again, canonical or not.
 func (w *world) dsse(file, key string, change func(payload string) string) (payload, keyid, sig string) {
 	w.t.Helper()
