@@ -9,4 +9,7 @@ require (
 	sallyport v0.0.0-00010101000000-000000000000
 )
 
-require filippo.io/edwards25519 v1.2.0 // indirect
+require (
+	filippo.io/edwards25519 v1.2.0 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+)

@@ -3,6 +3,9 @@
 //
 //	make bench                   all rows
 //	go run . -runs 7             more runs of each; what is printed are medians
+//	go run . -only channels      the rows of channels alone
+//
+// Real channels are measured where SALLYPORT_PEER_GUIX and SALLYPORT_PEER_NONGUIX name bare repositories of them.
 //
 // Each row is measured in turn with its peer, A B A B ..., and the ratio is the median of the ratios pair by pair: a machine whose speed drifts does not
 // decide. A row whose peer is not there says so loudly, and has no ratio.
@@ -22,8 +25,9 @@ import (
 
 func main() {
 	runs := flag.Int("runs", 5, "runs of each")
+	only := flag.String("only", "", "the rows of this alone: channels")
 	flag.Parse()
-	if err := run(*runs); err != nil {
+	if err := run(*runs, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -49,7 +53,7 @@ type result struct {
 	ratio        float64
 }
 
-func run(runs int) error {
+func run(runs int, only string) error {
 	top, err := filepath.Abs("..")
 	if err != nil {
 		return err
@@ -67,6 +71,13 @@ func run(runs int) error {
 		return err
 	}
 	p := findPeer(top)
+	switch only {
+	case "":
+	case "channels":
+		return channels(p, bin, temp, runs)
+	default:
+		return fmt.Errorf("there are no rows of %q", only)
+	}
 	tree, err := goroot()
 	if err != nil {
 		return err
@@ -89,7 +100,10 @@ func run(runs int) error {
 	if err := floor(tree, archive, runs, results[0].ours); err != nil {
 		return err
 	}
-	return closures(p, top, runs)
+	if err := closures(p, top, runs); err != nil {
+		return err
+	}
+	return channels(p, bin, temp, runs)
 }
 
 // measure measures and prints a row.
