@@ -115,7 +115,8 @@ func ownFault(said string) bool {
 			return true
 		}
 	}
-	return strings.Contains(said, "out of memory")
+	// After a write that was cut short, git says this.
+	return strings.Contains(said, "out of memory") || strings.Contains(said, "Out of diskspace")
 }
 
 func syncFile(name string) error {
