@@ -36,14 +36,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"sallyport/guix/channel"
 	"sallyport/guix/channel/git"
 	"sallyport/guix/channel/openpgp"
-	"sallyport/guix/scheme"
 	"sallyport/internal/crossing/pin"
 	"sallyport/internal/crossing/pin/account"
 	"sallyport/internal/judge/authenticate"
@@ -128,7 +126,7 @@ func (p *Pinner) judge(ctx context.Context, req Request) (*Outcome, error) {
 		return nil, err
 	}
 	defer repository.Close()
-	cache, err := Cache(p.Zone, p.Rand)
+	cache, err := account.Cache(p.Zone, p.Rand)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +150,7 @@ func (p *Pinner) judge(ctx context.Context, req Request) (*Outcome, error) {
 
 	var refused trust.Refusals
 	policy := authenticate.Policy{Raise: map[string]bool{channel.FindingNotIntroduced: true}}
-	if policy.Excuses, err = Excuses(ctx, p.Zone, req.Channel); err != nil {
+	if policy.Excuses, err = account.Excuses(ctx, p.Zone, req.Channel); err != nil {
 		return nil, err
 	}
 	if len(all) > 0 {
@@ -326,11 +324,6 @@ func (o *Outcome) Excused() []string {
 	return names
 }
 
-// Cache opens the zone's cache of proofs.
-func Cache(z *store.Zone, random io.Reader) (*authenticate.Cache, error) {
-	return authenticate.OpenCache(filepath.Join(z.Dir, "channels", "proofs"), filepath.Join(z.Dir, "keys", "authenticate.key"), random)
-}
-
 // An Excuse is one of the outside's own.
 type Excuse struct {
 	authenticate.Excuse
@@ -391,38 +384,4 @@ func (p *Pinner) Excuse(ctx context.Context, e Excuse) (err error) {
 		return tx.Exec(ctx, `INSERT OR REPLACE INTO excuse (name, code, channel, about, key, until, person, reason, added) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			e.Name, e.Code, e.Channel, about, key, until, e.By, e.Reason, trust.FormatDate(tx.Now()))
 	})
-}
-
-// Excuses returns those of a channel, also those that are over.
-func Excuses(ctx context.Context, z *store.Zone, channel string) ([]authenticate.Excuse, error) {
-	rows, err := z.Read(ctx).QueryContext(ctx, `SELECT name, code, about, key, until, person, reason FROM excuse WHERE channel = ? ORDER BY name`, channel)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var all []authenticate.Excuse
-	for rows.Next() {
-		var e authenticate.Excuse
-		var about, key, until string
-		if err := rows.Scan(&e.Name, &e.Code, &about, &key, &until, &e.By, &e.Reason); err != nil {
-			return nil, err
-		}
-		if about != "-" {
-			if e.Commit, err = git.ParseID(about); err != nil {
-				return nil, fmt.Errorf("catalog: excuse %s: %w", e.Name, err)
-			}
-		}
-		if key != "-" {
-			print, err := scheme.ParseFingerprint(key)
-			if err != nil {
-				return nil, fmt.Errorf("catalog: excuse %s: %w", e.Name, err)
-			}
-			e.Key = openpgp.Fingerprint(print)
-		}
-		if e.Expires, err = trust.ParseDate(until); err != nil {
-			return nil, fmt.Errorf("catalog: excuse %s: %w", e.Name, err)
-		}
-		all = append(all, e)
-	}
-	return all, rows.Err()
 }

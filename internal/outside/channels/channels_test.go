@@ -298,7 +298,7 @@ func TestFindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.refused(o.next(o.ends[13]), channel.FindingHeaders) // another key
-	list, err := Excuses(t.Context(), o.Zone, "guix")
+	list, err := account.Excuses(t.Context(), o.Zone, "guix")
 	if err != nil || len(list) != 3 || list[1].Commit != o.ends[6] || list[2].Key != other.Key || list[0].By != "carol" {
 		t.Errorf("%+v %v", list, err)
 	}

@@ -23,6 +23,11 @@
 //	args = ["generate", "-C", "{src}", "./cmd/hello"]
 //	env = { GOROOT = "{go}", GOCACHE = "{builddir}/cache" }
 //
+//	[[channel]]
+//	name = "guix"                 # where 'channel pin' has it
+//	repository = "/srv/guix.git"  # has the commit; what is new since the pin that was sent last is taken
+//	complete = false              # true: the whole history
+//
 // Store paths are computed from content as Guix computes them (sallyport/guix/storepath, sallyport/guix/derivation).
 //
 // # When it becomes true
@@ -44,6 +49,7 @@ import (
 	"sallyport/guix/nar"
 	"sallyport/guix/storepath"
 	"sallyport/internal/confine"
+	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/judge/examine"
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
@@ -57,6 +63,7 @@ type Collector struct {
 	Root     *trust.Root // the enclave's, if the outside knows it: no shipment that it refuses gets a number
 	Reader   confine.Options
 	Clock    func() time.Time
+	Rand     io.Reader // for the key of the cache of proofs
 	Progress func(bytes int64, item string)
 }
 
@@ -69,6 +76,7 @@ type Collection struct {
 	Findings map[string]int64 `json:"findings"` // by severity
 	Details  []Detail         `json:"details"`
 	Outputs  []Output         `json:"outputs"`
+	Channels []ChannelItem    `json:"channels,omitempty"`
 	Confined map[string]any   `json:"confinement"`
 }
 
@@ -106,6 +114,16 @@ func (c *Collector) Collect(ctx context.Context, req *Request, base string) (*Co
 	}
 	left := w.pending.End(ctx, err)
 	if err == nil {
+		for _, adopt := range w.adopt {
+			if adopt() != nil {
+				break // it is unpacked again when it is needed
+			}
+		}
+	}
+	for _, end := range w.ends {
+		end()
+	}
+	if err == nil {
 		return w.out, left
 	}
 	return nil, errors.Join(c.Zone.Refused(ctx, stage, statement.Subject{Name: "request", SHA256: req.digest}, err), left)
@@ -137,6 +155,12 @@ func (w *work) run(ctx context.Context, req *Request, base string) error {
 		d := &req.Derivation[i]
 		if err := w.derivation(ctx, d, paths, system); err != nil {
 			return fmt.Errorf("derivation %q: %w", d.Name, err)
+		}
+	}
+	for i := range req.Channel {
+		c := &req.Channel[i]
+		if err := w.refusals.Merge(w.channel(ctx, c, base)); err != nil {
+			return fmt.Errorf("channel %q: %w", c.Name, err)
 		}
 	}
 	if err := w.refusals.Err(); err != nil {
@@ -178,6 +202,9 @@ type work struct {
 	noted    []trust.Digest
 	out      *Collection
 	refusals trust.Refusals
+	git      *gitrun.Git
+	adopt    []func() error // of what was unpacked, once all is true
+	ends     []func()
 }
 
 // source archives one source into the store, and has it looked into.

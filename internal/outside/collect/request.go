@@ -18,7 +18,7 @@ import (
 // Bounds of a request.
 const (
 	MaxRequest = 1 << 20 // bytes of the file
-	maxParts   = 10_000  // sources and derivations
+	maxParts   = 10_000  // sources, derivations and channels
 )
 
 // A Request says what is wanted.
@@ -29,6 +29,8 @@ type Request struct {
 	Source []Source `toml:"source"`
 	// Derivation lists what is to be built from them inside.
 	Derivation []Recipe `toml:"derivation"`
+	// Channel lists the channels whose pins are to cross.
+	Channel []Channel `toml:"channel"`
 
 	digest trust.Digest
 }
@@ -88,8 +90,20 @@ func (r *Request) check() error {
 	if err := trust.CheckWord(r.Enclave); err != nil {
 		fault("enclave: %w", err)
 	}
-	if n := len(r.Source) + len(r.Derivation); n == 0 || n > maxParts {
-		fault("%d sources and derivations; from 1 to %d are wanted", n, maxParts)
+	if n := len(r.Source) + len(r.Derivation) + len(r.Channel); n == 0 || n > maxParts {
+		fault("%d sources, derivations and channels; from 1 to %d are wanted", n, maxParts)
+	}
+	channels := map[string]bool{}
+	for i, c := range r.Channel {
+		if err := trust.CheckChannel(c.Name); err != nil {
+			fault("channel %d: name: %w", i+1, err)
+		} else if channels[c.Name] {
+			fault("channel %q stands twice", c.Name)
+		}
+		channels[c.Name] = true
+		if c.Repository == "" {
+			fault("channel %q: no repository", c.Name)
+		}
 	}
 	labels := map[string]bool{"builddir": true, "system": true}
 	for i, s := range r.Source {

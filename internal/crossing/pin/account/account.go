@@ -8,11 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"sallyport/guix/channel/git"
+	"sallyport/guix/channel/openpgp"
+	"sallyport/guix/scheme"
 	"sallyport/internal/crossing/pin"
+	"sallyport/internal/judge/authenticate"
 	"sallyport/internal/store"
 	"sallyport/internal/store/cas"
 	"sallyport/internal/trust"
@@ -133,4 +137,43 @@ func Same(item, zone *pin.Pin) bool {
 	p := *item
 	p.Basis = git.ID{}
 	return bytes.Equal(p.Text(), zone.Text())
+}
+
+// Cache opens the zone's cache of proofs.
+func Cache(z *store.Zone, random io.Reader) (*authenticate.Cache, error) {
+	return authenticate.OpenCache(filepath.Join(z.Dir, "channels", "proofs"), filepath.Join(z.Dir, "keys", "authenticate.key"), random)
+}
+
+// Excuses returns those of a channel, also those that are over.
+func Excuses(ctx context.Context, z *store.Zone, channel string) ([]authenticate.Excuse, error) {
+	rows, err := z.Read(ctx).QueryContext(ctx, `SELECT name, code, about, key, until, person, reason FROM excuse WHERE channel = ? ORDER BY name`, channel)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []authenticate.Excuse
+	for rows.Next() {
+		var e authenticate.Excuse
+		var about, key, until string
+		if err := rows.Scan(&e.Name, &e.Code, &about, &key, &until, &e.By, &e.Reason); err != nil {
+			return nil, err
+		}
+		if about != "-" {
+			if e.Commit, err = git.ParseID(about); err != nil {
+				return nil, fmt.Errorf("catalog: excuse %s: %w", e.Name, err)
+			}
+		}
+		if key != "-" {
+			print, err := scheme.ParseFingerprint(key)
+			if err != nil {
+				return nil, fmt.Errorf("catalog: excuse %s: %w", e.Name, err)
+			}
+			e.Key = openpgp.Fingerprint(print)
+		}
+		if e.Expires, err = trust.ParseDate(until); err != nil {
+			return nil, fmt.Errorf("catalog: excuse %s: %w", e.Name, err)
+		}
+		all = append(all, e)
+	}
+	return all, rows.Err()
 }
