@@ -10,7 +10,7 @@
 //	public/...           roots, orders, allowlists, cosignatures
 //	cas/...              the blobs: hard links where the backup lies on the zone's file system, else copies
 //	keys/*.vkey          public halves; ledger.key and station.key only if asked for
-//	floor/ pending/ ...  whatever else the zone has, but for lock/ and tmp/
+//	floor/ pending/ ...  whatever else the zone has, but for lock/, tmp/ and served/
 //
 // The manifest is text, one spelling:
 //
