@@ -39,8 +39,8 @@ func (a *audit) imported(e *entry) error {
 	m := &imported{n, digest, e.keep("person"), false}
 	a.imports[n] = m
 	if manifest := a.manifests[digest]; manifest != nil {
-		for _, line := range manifest.lines {
-			a.brought[line] = append(a.brought[line], m)
+		for _, it := range manifest.list {
+			a.brought[it.line] = append(a.brought[it.line], m)
 		}
 	}
 	return nil
@@ -103,8 +103,7 @@ func (a *audit) allow(e *entry) error {
 		return err
 	}
 	a.allowed[track] = list
-	for _, line := range list.lines {
-		it, _ := parseItem(line)
+	for _, it := range list.list {
 		a.follow(it.name, a.recalled(it.name, it.sha256))
 	}
 	if list.digest != digest {
@@ -125,8 +124,9 @@ func (a *audit) allow(e *entry) error {
 	if len(wrong) > 0 {
 		return wrong
 	}
-	wrong = append(a.approvedBy(e, list, by), a.twoDoors(before, list, by)...)
-	return append(wrong, a.classes(before, list).sorted()...).err()
+	added := list.adds(before)
+	wrong = append(a.approvedBy(e, list, by), a.twoDoors(list, added, by)...)
+	return append(wrong, a.classes(list, added).sorted()...).err()
 }
 
 // approvedBy compares the persons of an allowed entry with the approved entries before it and the signatures under the note.
@@ -154,17 +154,17 @@ func (a *audit) approvedBy(e *entry, list *allowlist, by []signature) (wrong fau
 	return wrong
 }
 
-// adds lists the item lines of a version that the one before it does not have.
-func (list *allowlist) adds(before *allowlist) []string {
+// adds lists the items of a version that the one before it does not have.
+func (list *allowlist) adds(before *allowlist) []item {
 	if before == nil {
-		return list.lines
+		return list.list
 	}
-	return slices.DeleteFunc(slices.Clone(list.lines), before.has)
+	return slices.DeleteFunc(slices.Clone(list.list), before.has)
 }
 
 // twoDoors looks for where the items came from that a version adds: with a shipment whose manifest has it, or whose manifest is not
 // at hand. Who alone imported these must not be an approver, nor have the seat of one.
-func (a *audit) twoDoors(before, list *allowlist, by []signature) (wrong faults) {
+func (a *audit) twoDoors(list *allowlist, added []item, by []signature) (wrong faults) {
 	stands := func(m *imported) bool { return !m.rejected && !a.lost(m.number) }
 	dark := map[string]bool{} // importers of shipments whose manifest is not at hand
 	for _, m := range a.imports {
@@ -173,14 +173,13 @@ func (a *audit) twoDoors(before, list *allowlist, by []signature) (wrong faults)
 		}
 	}
 	approvers := a.now().seats("reviewer", keysOf(by))
-	for _, line := range list.adds(before) {
+	for _, it := range added {
 		importers := maps.Clone(dark)
-		for _, m := range a.brought[line] {
+		for _, m := range a.brought[it.line] {
 			if stands(m) {
 				importers[m.person] = true
 			}
 		}
-		it, _ := parseItem(line)
 		if len(importers) == 0 {
 			wrong.add("approval-unshipped", list.subject, "adds %s, which no shipment brought", it.name)
 		}
@@ -197,7 +196,7 @@ func (a *audit) twoDoors(before, list *allowlist, by []signature) (wrong faults)
 }
 
 // classes compares what rules approved with what a version adds from the shipments, as far as their manifests are at hand.
-func (a *audit) classes(before, list *allowlist) (wrong faults) {
+func (a *audit) classes(list *allowlist, added []item) (wrong faults) {
 	rules, items := map[int64][]class{}, map[int64]int64{}
 	for _, c := range list.classes {
 		rules[c.shipment] = append(rules[c.shipment], c)
@@ -206,14 +205,13 @@ func (a *audit) classes(before, list *allowlist) (wrong faults) {
 	for shipment, classes := range rules {
 		m := a.imports[shipment]
 		dark := m != nil && a.manifests[m.manifest] == nil
-		var added []string
-		for _, line := range list.adds(before) {
-			if dark || slices.Contains(a.brought[line], m) {
-				added = append(added, line)
+		c, n, all := classes[0], int64(0), []byte(nil) // items that came with it, and their lines
+		for _, it := range added {
+			if dark || slices.Contains(a.brought[it.line], m) {
+				n, all = n+1, append(append(all, it.line...), '\n')
 			}
 		}
-		c, all := classes[0], strings.Join(added, "\n")+"\n"
-		switch n := int64(len(added)); {
+		switch {
 		case items[shipment] > n:
 			wrong.add("allowlist-class", list.subject, "rules approve %d items of shipment %d, of which it adds %d", items[shipment], shipment, n)
 		case !dark && len(classes) == 1 && c.items == n && c.digest != digestOf(all):

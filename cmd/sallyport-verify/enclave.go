@@ -291,9 +291,8 @@ func (a *audit) tell() {
 		}
 	}
 	for _, list := range slices.SortedFunc(maps.Values(a.allowed), func(x, y *allowlist) int { return strings.Compare(x.track, y.track) }) {
-		a.rep.fact("allowlist "+list.track, fmt.Sprintf("version %d, %d items, %s", list.version, len(list.lines), list.digest))
-		for _, line := range list.lines {
-			it, _ := parseItem(line)
+		a.rep.fact("allowlist "+list.track, fmt.Sprintf("version %d, %d items, %s", list.version, len(list.list), list.digest))
+		for _, it := range list.list {
 			if r := a.recalled(it.name, it.sha256); r != nil && r.version <= int64(a.ordered) {
 				a.rep.notice("recalled", it.name, "by orders %d, and still stands in the list of %s: %s", r.version, list.track, r.reason)
 			}

@@ -199,8 +199,7 @@ func FuzzPin(f *testing.F) {
 }
 
 func printItems(x *items) (text string) {
-	for _, line := range x.lines {
-		it, _ := parseItem(line)
+	for _, it := range x.list {
 		text += fmt.Sprintf("item %s %d %s %s\n", it.sha256, it.size, it.kind, it.name)
 	}
 	return text

@@ -16,15 +16,15 @@ const (
 	maxShipment  = 1 << 53
 )
 
-// items is the sorted item lines of a manifest or an allowlist.
+// items is those of a manifest or an allowlist, sorted by their lines.
 type items struct {
-	lines []string
+	list  []item
 	bytes int64 // sum of the sizes, of a manifest
 }
 
 type item struct {
-	sha256, kind, name string
-	size               int64
+	line, sha256, kind, name string
+	size                     int64
 }
 
 func isItemName(s, kind string) bool {
@@ -37,10 +37,13 @@ func parseItem(line string) (item, bool) {
 	if f == nil {
 		return item{}, false
 	}
-	return item{f[1], f[3], f[4], number(f[2])}, true
+	return item{line, f[1], f[3], f[4], number(f[2])}, true
 }
 
-func (x *items) has(line string) bool { _, ok := slices.BinarySearch(x.lines, line); return ok }
+func (x *items) has(it item) bool {
+	_, ok := slices.BinarySearchFunc(x.list, it, func(a, b item) int { return strings.Compare(a.line, b.line) })
+	return ok
+}
 
 // reader returns what takes item lines.
 func (x *items) reader(l *lines) func(line string) bool {
@@ -59,11 +62,11 @@ func (x *items) reader(l *lines) func(line string) bool {
 			l.bad("duplicate-name", "two items are named %.300q", it.name)
 		case it.sha256 == before.sha256 && it.size != before.size:
 			l.bad("item-size", "%s has two sizes", it.sha256)
-		case len(x.lines) >= maxItems || l.area == "manifest" && x.bytes+it.size > maxNumber:
+		case len(x.list) >= maxItems || l.area == "manifest" && x.bytes+it.size > maxNumber:
 			l.refuse(true, "size", "more than %d items, or %d bytes in all", maxItems, int64(maxNumber))
 		default:
 			before, names[it.name] = it, true
-			x.lines, x.bytes = append(x.lines, line), x.bytes+it.size
+			x.list, x.bytes = append(x.list, it), x.bytes+it.size
 		}
 		return strings.HasPrefix(line, "item ")
 	}
@@ -103,7 +106,7 @@ func parseAllowlist(text, subject string) (*allowlist, error) {
 	rules := map[string]bool{}
 	takeItem := a.items.reader(l)
 	l.body(maxItems+maxClasses, func(line string) bool {
-		if !strings.HasPrefix(line, "class ") || len(a.lines) > 0 {
+		if !strings.HasPrefix(line, "class ") || len(a.list) > 0 {
 			return takeItem(line)
 		}
 		c, ok := parseClass(line)
@@ -116,12 +119,11 @@ func parseAllowlist(text, subject string) (*allowlist, error) {
 		return true
 	})
 	for _, c := range a.classes {
-		if c.items > int64(len(a.lines)) && len(l.faults) == 0 {
-			l.bad("class", "rule %s approves %d items, the list has %d", c.rule, c.items, len(a.lines))
+		if c.items > int64(len(a.list)) && len(l.faults) == 0 {
+			l.bad("class", "rule %s approves %d items, the list has %d", c.rule, c.items, len(a.list))
 		}
 	}
-	for _, line := range a.lines {
-		it, _ := parseItem(line)
+	for _, it := range a.list {
 		if a.kinds[it.kind] = true; it.kind == "derivation" {
 			a.drvs[it.name] = it.sha256
 		}
@@ -189,7 +191,7 @@ func parseManifest(text, subject string) (*manifest, error) {
 		}
 		below = former
 	}
-	if l.body(maxItems, m.items.reader(l)); len(m.lines) == 0 && len(l.faults) == 0 {
+	if l.body(maxItems, m.items.reader(l)); len(m.list) == 0 && len(l.faults) == 0 {
 		l.bad("empty", "no items")
 	}
 	return m, l.end()

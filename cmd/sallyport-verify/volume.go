@@ -128,8 +128,7 @@ func verifyVolume(place string, o options, rep *report) error {
 	if err := v.open(o.slip); err != nil {
 		return rep.judge(err)
 	}
-	for _, line := range v.manifest.lines {
-		it, _ := parseItem(line)
+	for _, it := range v.manifest.list {
 		dir := "items/" + it.sha256[:2]
 		v.dirs[dir] = true
 		v.files[dir+"/"+it.sha256] = &volumeFile{sha256: it.sha256, size: it.size}
@@ -184,11 +183,11 @@ func (v *volume) open(slipFile string) error {
 	wrong.unless(m.enclave == v.root.enclave, &m.header, "enclave", "is for %s, the root of %s", m.enclave, v.root.enclave)
 	v.mldsa(beside, &wrong)
 	v.rep.fact("shipment", m.version)
-	v.rep.fact("items", len(m.lines))
+	v.rep.fact("items", len(m.list))
 	v.rep.fact("bytes", m.bytes)
 	v.rep.fact("manifest sha256", digest)
-	if slipFile != "" && paper != (slip{m.enclave, digest, m.version, int64(len(m.lines)), m.bytes}) {
-		wrong.add("slip-mismatch", "manifest", "is shipment %d to %s, %d items of %d bytes; the slip says another", m.version, m.enclave, len(m.lines), m.bytes)
+	if slipFile != "" && paper != (slip{m.enclave, digest, m.version, int64(len(m.list)), m.bytes}) {
+		wrong.add("slip-mismatch", "manifest", "is shipment %d to %s, %d items of %d bytes; the slip says another", m.version, m.enclave, len(m.list), m.bytes)
 	}
 	return wrong.err()
 }
