@@ -163,6 +163,12 @@ func TestChannelRefusals(t *testing.T) {
 			bad := c.Commit(channeltest.Spec{Same: "bad", Parents: []git.ID{c.Ends[3]}, Signer: c.C, At: 1700000000})
 			return []enclavetest.Content{c.At(c.Add(map[string]string{"good": "again"}, bad), c.Ends[3])}
 		}},
+		{"a keyring without one who has signed", []string{"key-missing", "key-missing"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
+			e.Ordered(c)
+			p := c.Pin(c.Ends[3], git.ID{})
+			p.Keyring = keyring(c, map[string]*channeltest.Key{"alice.key": c.A, "rose.key": c.R})
+			return []enclavetest.Content{c.Item(p)}
+		}},
 		{"back behind a track", []string{"channel-not-forward"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
 			e.Ordered(c)
 			item := c.At(c.Ends[6], git.ID{})
@@ -334,6 +340,30 @@ func TestChannelDowngrade(t *testing.T) {
 	if _, err := g.take(t, e.Volume(c.At(c.Ends[4], c.Ends[3]))); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func keyring(c *enclavetest.Channel, keys map[string]*channeltest.Key) git.ID {
+	files := map[string]string{}
+	for name, k := range keys {
+		files[name] = string(k.File(channeltest.Certificate{}))
+	}
+	return c.Commit(channeltest.Spec{Tree: c.Tree(c.Entries(files)...), At: 1700000000})
+}
+
+// Of a keyring nothing counts but fingerprints: another one, with more keys and under other names, makes no commit authentic that was not, and none less so.
+func TestChannelOtherKeyring(t *testing.T) {
+	t.Parallel()
+	e, c := enclavetest.New(t), enclavetest.NewChannel(t, "guix", 5)
+	e.Ordered(c)
+	other := keyring(c, map[string]*channeltest.Key{"a.key": c.C, "alice.key": c.B, "bob.key": c.A, "z.key": c.R})
+	p := c.Pin(c.Ends[3], git.ID{})
+	p.Keyring = other
+	if _, err := newGate(t, e, "dave/statement").take(t, e.Volume(c.Item(p))); err != nil {
+		t.Fatal(err)
+	}
+	p = c.Pin(c.Commit(channeltest.Spec{Same: "bad", Parents: []git.ID{c.Ends[3]}, Signer: c.C, At: 1700000001}), git.ID{})
+	p.Keyring = other
+	refuse(t, e, e.Volume(c.Item(p)), "key-unauthorized")
 }
 
 // Reviewers read who may sign now, and who has signed for the first time.

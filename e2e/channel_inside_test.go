@@ -1,0 +1,311 @@
+package e2e_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"sallyport/guix/channel/channeltest"
+	"sallyport/guix/channel/git"
+	"sallyport/internal/crossing/pin"
+	"sallyport/internal/enclavetest"
+	"sallyport/internal/trust"
+)
+
+// bring makes volume and slip NAME-N of channels' items, whatever is in them.
+func (w *world) bring(n int64, contents ...enclavetest.Content) []string {
+	w.t.Helper()
+	items := map[trust.Item]func() io.Reader{}
+	for _, c := range contents {
+		items[c.Item] = func() io.Reader { return bytes.NewReader(c.Data) }
+	}
+	volume, slip := fmt.Sprintf("channel-volume-%d", n), fmt.Sprintf("channel-slip-%d.txt", n)
+	w.craft(n, volume, slip, items)
+	return w.importOf(slip, volume)
+}
+
+// takeChannel has officers order a channel as its makers print it.
+func (w *world) takeChannel(c *enclavetest.Channel) {
+	w.t.Helper()
+	o := c.Order(enclavetest.Epoch)
+	w.order("order", "channel", "--reason", "introduction read from the manual, page 71", o.Name, o.URL, o.Branch, o.Commit, fmt.Sprintf("%s %s", strings.ToLower(o.Signer[:20]), o.Signer[20:]))
+}
+
+// TestChannelInside follows a channel from the volume to the tracks: nothing of it counts that the outside says, and tracks only move forward.
+func TestChannelInside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, governed(t), "inside")
+	c := enclavetest.NewChannel(t, "guix", 12)
+	first := c.At(c.Ends[3], git.ID{})
+	approveBoth := func(n int) {
+		t.Helper()
+		w.must(w.approveArgs(n, "alice")...)
+		w.must(w.approveArgs(n, "bob")...)
+	}
+	one := w.bring(10, first)
+	w.refuses("channel-unknown", one...)
+	w.takeChannel(c)
+	if s := string(w.must(station, "order", "show", "--zone", "inside").stdout); !strings.Contains(s, "channel guix is taken from https://forge.example/guix.git, branch master") {
+		t.Errorf("%s", s)
+	}
+	w.must(one...)
+	show := string(w.must(station, "review", "show", "--zone", "inside", "10").stdout)
+	for _, want := range []string{"no track has this channel yet", "commits from there to " + c.Ends[3].String() + " are authentic", "channel-authentic"} {
+		if !strings.Contains(show, want) {
+			t.Errorf("no %q in\n%s", want, show)
+		}
+	}
+	approveBoth(10)
+	w.must(w.signArgs()...)
+	d := w.depot()
+	// The item is a source like another, for whoever asks.
+	if r := w.reason(d, first.Name, w.acl()); r != "" {
+		t.Errorf("not served: %s", r)
+	}
+	d.stop()
+
+	// A finding about what is new refuses, until officers excuse it.
+	next := c.At(c.Ends[6], c.Ends[3])
+	two := w.bring(20, next)
+	w.refuses("malformed-headers", two...)
+	w.order("order", "excuse", "--reason", "seen by two of us", "--days", "20", "--commit", c.Ends[6].String(), "odd-header", "malformed-headers", "guix")
+	w.must(two...)
+	show = string(w.must(station, "review", "show", "--zone", "inside", "20").stdout)
+	for _, want := range []string{"EXCUSED by odd-header, orders version 2", "track dev stands at another commit", "from " + c.Ends[3].String()} {
+		if !strings.Contains(show, want) {
+			t.Errorf("no %q in\n%s", want, show)
+		}
+	}
+	approveBoth(20)
+	w.must(w.promoteArgs("alice")...)
+	w.must(w.promoteArgs("bob")...)
+
+	// Back only by order.
+	back := w.bring(30, c.At(c.Ends[4], git.ID{}))
+	w.refuses("channel-not-forward", back...)
+	w.order("order", "downgrade", "--reason", "it does not boot", "guix", c.Ends[4].String())
+	w.must(back...)
+	approveBoth(30)
+
+	// Who may sign is in capitals.
+	list := c.List(c.A, c.C)
+	changed := c.Add(map[string]string{".guix-authorizations": list}, c.Ends[4])
+	changed = c.Commit(channeltest.Spec{Tree: c.Tree(c.Entries(map[string]string{".guix-authorizations": list, "x": "1"})...), Parents: []git.ID{changed}, Signer: c.C, At: 1700001000})
+	w.order("order", "downgrade", "--reason", "the other line, for prod", "guix", changed.String())
+	w.must(w.bring(40, c.At(changed, c.Ends[4]))...)
+	show = string(w.must(station, "review", "show", "--zone", "inside", "40").stdout)
+	for _, want := range []string{"AUTHORIZATIONS CHANGED", "NEW SIGNER", "NOT FORWARD"} { // the last for prod, which did not go back
+		if !strings.Contains(show, want) {
+			t.Errorf("no %q in\n%s", want, show)
+		}
+	}
+	// The channel is taken from elsewhere now: what has the old introduction is not approved any more.
+	w.order("order", "channel", "--reason", "moved", "guix", "https://elsewhere.example/guix.git", "master", c.History.Introduction.String(), fmt.Sprintf("%X", c.History.Signer[:]))
+	w.refuses("channel-url", w.approveArgs(40, "alice")...)
+	w.order("order", "channel", "--remove", "guix")
+	w.refuses("channel-unknown", w.approveArgs(40, "alice")...)
+	w.tidy()
+	w.sound()
+}
+
+// TestChannelLies: the outside has pinned what nobody should pin. Each lie is refused for what it is, and leaves nothing.
+func TestChannelLies(t *testing.T) {
+	t.Parallel()
+	c := enclavetest.NewChannel(t, "guix", 12)
+	unsigned := c.Commit(channeltest.Spec{Same: "unsigned", Parents: []git.ID{c.Ends[3]}, At: 1700000001})
+	stranger := c.Commit(channeltest.Spec{Same: "stranger", Parents: []git.ID{c.Ends[3]}, Signer: c.C, At: 1700000002})
+	laundered := c.Commit(channeltest.Spec{Same: "merge", Parents: []git.ID{c.Ends[3], stranger}, Signer: c.A, At: 1700000003})
+	trojan := c.Add(map[string]string{"gnu/packages/login.scm": "(if (access \"root\") ; \u202e then\n"}, c.Ends[3])
+	pinned := func(commit git.ID, change func(p *pin.Pin)) enclavetest.Content {
+		p := c.Pin(commit, git.ID{})
+		if change != nil {
+			change(p)
+		}
+		return c.Item(p)
+	}
+	w := newWorld(t, governed(t), "inside")
+	w.takeChannel(c)
+	before := w.kept()
+	for i, lie := range []struct {
+		code string
+		item enclavetest.Content
+	}{
+		{"commit-unsigned", pinned(unsigned, nil)},
+		{"key-unauthorized", pinned(laundered, nil)},
+		{"channel-introduction", pinned(c.Ends[5], func(p *pin.Pin) { p.Introduction = c.Ends[1] })},
+		{"channel-url", pinned(c.Ends[5], func(p *pin.Pin) { p.URL = "https://evil.example/guix.git" })},
+		{"channel-branch", pinned(c.Ends[5], func(p *pin.Pin) { p.Branch = "core-updates" })},
+		{"channel-nar", pinned(c.Ends[5], func(p *pin.Pin) { p.NarHash[5] ^= 1 })},
+		{"channel-basis", c.At(c.Ends[6], c.Ends[5])},
+		{"inspection-block", pinned(trojan, nil)},
+	} {
+		w.refuses(lie.code, w.bring(int64(10*i+10), lie.item)...)
+		if after := w.kept(); after != before {
+			t.Fatalf("%s: something changed:\n%s\nbefore:\n%s", lie.code, after, before)
+		}
+		if left := files(t, w.path("inside", "channels")); len(left) > 0 {
+			t.Errorf("%s: left behind: %q", lie.code, left)
+		}
+	}
+	w.tidy()
+	w.sound()
+	// After all of that an honest pin still comes in.
+	w.must(w.bring(500, pinned(c.Ends[5], nil))...)
+}
+
+// TestChannelKilled: an import that unpacks, judges and moves repositories, and the approval of what it brought, are killed at any moment, and run again.
+func TestChannelKilled(t *testing.T) {
+	t.Parallel()
+	rnd := dice(t)
+	c := enclavetest.NewChannel(t, "guix", 12)
+	base := newWorld(t, governed(t), "inside")
+	base.takeChannel(c)
+	first, second := c.At(c.Ends[3], git.ID{}), c.At(c.Ends[5], c.Ends[3])
+	begin := func() (*world, []string) {
+		w := newWorld(t, governed(t))
+		copyTree(t, base.path("inside"), w.path("inside"))
+		return w, w.bring(10, first, second)
+	}
+	twin, args := begin()
+	took := twin.must(args...).took
+	approval := twin.must(twin.approveArgs(10, "alice")...).took
+	twin.must(twin.approveArgs(10, "bob")...)
+	want := twin.outcome()
+	moments := []string{"inside/tmp/scratch-*/guix.git/unpack", "inside/tmp/scratch-*/guix.git/objects/pack/*.pack", "inside/tmp/scratch-*/guix.git/packed-refs", "inside/channels", "inside/channels/guix.git/objects/pack/*.pack", "inside/channels/guix.git/items"}
+	for i := range len(moments) + kills() {
+		w, args := begin()
+		if i < len(moments) {
+			w.killAt(moments[i], args...)
+		} else {
+			w.kill(time.Duration(rnd.Int64N(int64(took))), args...)
+		}
+		refusals, _ := w.again("shipment-replayed", args...)
+		if i%2 == 0 {
+			w.kill(time.Duration(rnd.Int64N(int64(approval))), w.approveArgs(10, "alice")...)
+		}
+		w.must(w.approveArgs(10, "alice")...)
+		w.must(w.approveArgs(10, "bob")...)
+		w.like(want, map[string]int{"imported": 2, "inspected": 2, "refused": refusals, "allowed": 2})
+		// Whatever is left of the copy, it can be used, or made again.
+		if s := string(w.must(station, "review", "show", "--zone", "inside", "10").stdout); !strings.Contains(s, "commits from there to "+c.Ends[5].String()+" are authentic") {
+			t.Errorf("%s", s)
+		}
+		w.tidy()
+		w.sound()
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+}
+
+// TestChannelNoSpace runs TestChannelOnFullDisk with a small file system of its own.
+func TestChannelNoSpace(t *testing.T) {
+	t.Parallel()
+	enclavetest.NewChannel(t, "guix", 1) // skips where git is missing
+	governed(t)
+	dir := t.TempDir()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestChannelOnFullDisk$", "-test.v")
+	cmd.Env = append(os.Environ(), envTmpfs+"="+dir, envBin+"="+binDir, envShare+"="+shareDir, fmt.Sprintf("%s=%d", envSeed, seed))
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Skipf("NOT TESTED: a channel on a full disk. It takes a user and a mount namespace, and this machine gives none: %v (remedy: sysctl user.max_user_namespaces above 0)", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	if s := out.String(); strings.Contains(s, "--- SKIP") {
+		t.Skipf("%s", s)
+	} else if !strings.Contains(s, "--- PASS: TestChannelOnFullDisk") {
+		t.Fatalf("it did not run:\n%s", s)
+	}
+	t.Logf("%s", &out)
+}
+
+// TestChannelOnFullDisk imports a channel while git fills the disk: a small bundle stands on large files, which unpacking puts beside it.
+func TestChannelOnFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := os.Getenv(envTmpfs)
+	if dir == "" {
+		t.Skip("it is run by TestChannelNoSpace, with a file system of its own")
+	}
+	c := enclavetest.NewChannel(t, "guix", 5)
+	var large bytes.Buffer
+	for x := sha256.Sum256([]byte("large")); large.Len() < 12<<20; x = sha256.Sum256(x[:]) {
+		fmt.Fprintf(&large, "%x\n", x)
+	}
+	before := c.Add(map[string]string{"large.scm": large.String()}, c.Ends[4])
+	after := c.Add(map[string]string{"large.scm": large.String() + ";; more\n"}, before)
+	first, second := c.At(before, git.ID{}), c.At(after, before)
+	if first.Size < 5<<20 || second.Size > 1<<20 {
+		t.Fatalf("the bundles have %d and %d bytes", first.Size, second.Size)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=134217728,mode=0755"); err != nil {
+		t.Skipf("NOT TESTED: a channel on a full disk. A tmpfs cannot be mounted in a user namespace here: %v", err)
+	}
+	w := &world{t: t, dir: filepath.Join(dir, "w"), keys: filepath.Join(shareDir, "keys")}
+	w.take(filepath.Join(shareDir, "governed"), "inside")
+	write(t, w.path("inside", "zone.toml"), append(read(t, w.path("inside", "zone.toml")), "\n[space]\nreserve = 0\n"...), 0o644)
+	w.takeChannel(c)
+	args := w.bring(10, first)
+	filler := filepath.Join(dir, "filler")
+	fill := func(free int64) {
+		t.Helper()
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Create(filler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(f, zeros{}, int64(st.Bavail)*st.Bsize-free); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full := func(free int64, args []string) {
+		t.Helper()
+		kept := w.kept()
+		had := files(t, w.path("inside", "channels"))
+		fill(free)
+		r := w.code(failed, args...)
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d bytes free: %s", free, r.stderr)
+		if s := strings.ToLower(string(r.stderr)); !strings.Contains(s, "space") && !strings.Contains(s, "missing") {
+			t.Errorf("it does not say that the disk is full: %v", r)
+		}
+		if now := w.kept(); now != kept {
+			t.Errorf("something changed:\n%s\nbefore:\n%s", now, kept)
+		}
+		if now := files(t, w.path("inside", "channels")); !slices.Equal(now, had) {
+			t.Errorf("channels: %q, before %q", now, had)
+		}
+		w.tidy()
+		w.sound()
+	}
+	full(first.Size-1000, args)    // before anything is read
+	full(2*first.Size+1<<20, args) // before it is unpacked
+	w.must(args...)
+	full(4<<20, w.bring(20, second)) // git itself
+	w.must(w.importOf("channel-slip-20.txt", "channel-volume-20")...)
+	w.tidy()
+}
