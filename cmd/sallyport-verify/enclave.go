@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/hex"
 	"fmt"
 	"maps"
 	"os"
@@ -203,7 +202,7 @@ func (a *audit) officers() {
 // restore takes an entry by which the ledger was put back from a backup.
 func (a *audit) restore(e *entry) error {
 	for _, o := range a.standing().of["restored"] {
-		if o.tree.size == e.number("size") && hex.EncodeToString(o.tree.root[:]) == e.subjects[0].digest {
+		if o.tree == e.tree() {
 			a.restored[o.tree] = true
 			return nil
 		}
@@ -213,10 +212,8 @@ func (a *audit) restore(e *entry) error {
 
 // witnessed takes what a witness cosigned. Whether it is a tree of this ledger is seen when all is read.
 func (a *audit) witnessed(e *entry) error {
-	raw, _ := hex.DecodeString(e.subjects[0].digest)
-	t := tree{e.number("size"), hash(raw)}
-	text := fmt.Sprintf("%s\n%d\n%s\n", a.head.origin, t.size, t.root)
-	by, wrong := e.signature("checkpoint", text, a.now().signers("witness", ""))
+	t := e.tree()
+	by, wrong := e.signature("checkpoint", t.text(a.head.origin), a.now().signers("witness", ""))
 	if len(wrong) == 0 && (len(by) == 0 || by[0].key.owner != e.text("person")) {
 		wrong.add("checkpoint-unsigned", e.String(), "is not cosigned by %s, as a witness of root %d", e.text("person"), a.now().version)
 	}

@@ -35,6 +35,9 @@ type tree struct {
 	root hash
 }
 
+// text is that of its checkpoint.
+func (t tree) text(origin string) string { return fmt.Sprintf("%s\n%d\n%s\n", origin, t.size, t.root) }
+
 // checkpoint says which tree a ledger has, and who signed that.
 type checkpoint struct {
 	name   string // of its file

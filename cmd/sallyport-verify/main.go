@@ -104,7 +104,7 @@ type usageError string
 func (e usageError) Error() string { return string(e) }
 
 func main() {
-	// Many short-lived values pass through a heap of a few megabytes: let it grow to some tens, and be collected less often.
+	// The strings of one bundle after the other pass through a heap of a few megabytes: let it grow to some tens, and be collected less often.
 	debug.SetGCPercent(400)
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }

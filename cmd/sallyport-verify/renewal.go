@@ -1,10 +1,6 @@
 package main
 
-import (
-	"encoding/hex"
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // replaced is a key that the zone has given up. As a statement key it signs nothing behind this entry; as a checkpoint key, alone, no tree that is larger than
 // the one that ends with it.
@@ -21,16 +17,12 @@ func (a *audit) keyChanged(e *entry) error {
 	var wrong faults
 	context := e.text("context")
 	named := func(r *root, vkey string) *key {
-		at := slices.IndexFunc(r.keys, func(k *key) bool {
-			return k.context == context && k.owner == station && k.id == keyIDOf(vkey) && (context == "statement" || k.name == a.head.origin)
-		})
-		if at < 0 {
+		said, ok := parseVKey(vkey)
+		k := r.byID[said.id]
+		if !ok || k == nil || k.raw != said.raw || k.context != context || k.owner != station || context != "statement" && k.name != a.head.origin {
 			return nil
 		}
-		if other, ok := parseVKey(vkey); !ok || other.raw != r.keys[at].raw {
-			return nil
-		}
-		return r.keys[at]
+		return k
 	}
 	to := named(a.now(), e.text("to"))
 	if e.number("version") != a.now().version || to == nil || !to.counts(e.text("time")) {
@@ -57,8 +49,7 @@ func (a *audit) keyChanged(e *entry) error {
 	if context == "statement" && to != nil && e.key != nil && e.key.raw != to.raw {
 		wrong.add("key-signature", e.String(), "is signed by %s, not by the key that comes", e.keyid)
 	}
-	raw, _ := hex.DecodeString(e.subjects[0].digest)
-	t := tree{e.number("size"), hash(raw)}
+	t := e.tree()
 	// The ledger's key of that time says where the old key ends.
 	var logs []*key
 	for _, r := range a.chain[:max(a.roots, 1)] {
@@ -68,7 +59,7 @@ func (a *audit) keyChanged(e *entry) error {
 			}
 		}
 	}
-	by, bad := e.signature("checkpoint", fmt.Sprintf("%s\n%d\n%s\n", a.head.origin, t.size, t.root), logs)
+	by, bad := e.signature("checkpoint", t.text(a.head.origin), logs)
 	if wrong = append(wrong, bad...); len(by) == 0 && len(bad) == 0 || t.size > e.index || e.subjects[0].name != a.head.origin {
 		wrong.add("key-signature", e.String(), "the tree of %d entries before it is not signed by the ledger's key of then", t.size)
 	}
@@ -82,16 +73,9 @@ func (a *audit) keyChanged(e *entry) error {
 	return nil
 }
 
-func keyIDOf(vkey string) string {
-	if k, ok := parseVKey(vkey); ok {
-		return k.id
-	}
-	return ""
-}
-
 // old refuses an entry of the station that is signed by a key which the zone has given up.
 func (a *audit) old(e *entry) (wrong faults) {
-	if e.key == nil || kinds[e.kind].signer != station {
+	if e.key == nil || e.of.signer != station {
 		return nil
 	}
 	if r, gone := a.gone[e.key.raw]; gone {

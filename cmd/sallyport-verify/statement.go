@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
@@ -110,6 +111,12 @@ func get(members []member, name string) string {
 func (st *statement) text(name string) string  { return unquote(get(st.predicate, name)) }
 func (st *statement) keep(name string) string  { return strings.Clone(st.text(name)) }
 func (st *statement) number(name string) int64 { return number(get(st.predicate, name)) }
+
+// tree is one that an entry tells of.
+func (st *statement) tree() tree {
+	root, _ := hex.DecodeString(st.subjects[0].digest)
+	return tree{st.number("size"), hash(root)}
+}
 
 // parts takes an object or array apart that was read before.
 func parts(json string) (members []member) {
