@@ -531,9 +531,39 @@ func TestHolds(t *testing.T) {
 }
 
 func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{"plain": "plain", "a\x1b[2Jb": `a\x1b[2Jb`, "0123456789abc": "0123456789...", "ü": `\u00fc`, "012345678ü": `012345678\xc3...`} {
+	for in, want := range map[string]string{
+		"plain": "plain", "a\x1b[2Jb": `a\x1b[2Jb`, "0123456789": "0123456789", "0123456789abc": "0123456...", "ü": `\u00fc`, "012345678ü": "0123456...",
+		"\x1b\x1b\x1b": `\x1b...`, "01234\x1b": `01234\x1b`, "012345\x1b": `012345\x1b`, "0123456\x1b": "0123456...", "\xff\xfe": `\xff\xfe`, "\"\\": "\"\\", "\"\n": `\"\n`, "": "",
+		"012345\x1b7": "012345...", `a\b"c`: `a\b"c`,
+	} {
 		if have := Printable(in, 10); have != want {
 			t.Errorf("%q: %q, want %q", in, have, want)
 		}
 	}
+	for max := range 6 {
+		for _, in := range []string{"0123456789", "\x1b\x1b", "ü"} {
+			if have := Printable(in, max); len(have) > max {
+				t.Errorf("%q in %d bytes: %q", in, max, have)
+			}
+		}
+	}
+	// What a reviewer gives as a reason is one.
+	if r := Printable(strings.Repeat("because\x1b ", 100), MaxReason); CheckReason(r) != nil {
+		t.Errorf("no reason: %q", r)
+	}
+}
+
+func FuzzPrintable(f *testing.F) {
+	f.Add("a\x1b[2Jb", 10)
+	f.Add("012345678ü", 11)
+	f.Fuzz(func(t *testing.T, s string, max int) {
+		max &= 1<<10 - 1
+		have := Printable(s, max)
+		if len(have) > max {
+			t.Errorf("%q in %d bytes: %q", s, max, have)
+		}
+		if strings.IndexFunc(have, func(r rune) bool { return r < 0x20 || r > 0x7e }) >= 0 {
+			t.Errorf("%q prints as %q", s, have)
+		}
+	})
 }
