@@ -633,6 +633,18 @@ func TestWhichPin(t *testing.T) {
 	if got := h.pins("/dev/releases/2/channels.scm")["guix"]; got != c.commits[45].String() {
 		t.Error(got)
 	}
+	// On a commit that nobody pinned here, but that is in the history of what was.
+	h.Allow("dev", c.item(t, h.git, c.commits[55], &c.commits[48]))
+	h.ready()
+	if got := h.pins("/dev/channels.scm")["guix"]; got != c.commits[55].String() {
+		t.Error(got)
+	}
+	h.close()
+	h.serve()
+	h.ready()
+	if got := h.pins("/dev/releases/5/channels.scm")["guix"]; got != c.commits[55].String() {
+		t.Error(got)
+	}
 	// Two that have nothing to do with each other.
 	side := newChannel(t, "guix", 3)
 	for i := range side.commits {
@@ -641,14 +653,22 @@ func TestWhichPin(t *testing.T) {
 	x, y := side.item(t, h.git, side.commits[1], nil), side.item(t, h.git, side.commits[2], nil)
 	h.Allow("dev", x, y)
 	h.ready()
-	h.wants("/dev/releases/5/channels.scm", 404, "release-behind")
-	if dir, err := h.clone("guix"); err != nil || must(t, dir, "rev-parse", "HEAD") != c.commits[50].String()+"\n" {
+	h.wants("/dev/releases/6/channels.scm", 404, "channel-ambiguous")
+	if dir, err := h.clone("guix"); err != nil || must(t, dir, "rev-parse", "HEAD") != c.commits[55].String()+"\n" {
 		t.Errorf("what was served before is not served on: %v", err)
 	}
 	h.close()
 	h.serve()
 	h.ready()
 	h.wants("/git/guix/info/refs?service=git-upload-pack", 404, "channel-ambiguous")
+	// Officers say that one of them may be gone back to.
+	h.Order(func(o *trust.Orders) {
+		o.Downgrades = append(o.Downgrades, trust.Downgrade{Channel: "guix", Commit: side.commits[2].String(), Date: o.Date, Reason: "the other line"})
+	})
+	h.ready()
+	if got := h.pins("/dev/channels.scm")["guix"]; got != side.commits[2].String() {
+		t.Error(got)
+	}
 }
 
 // An item that is lost, or is not what it says, or is another's.
@@ -698,7 +718,7 @@ func TestBadItems(t *testing.T) {
 	none := itemOf(t, p, narOf(t, append(header.Text(), pack.Bytes()...), p.Text()))
 	h.Allow("dev", wrong, thin, none)
 	h.ready0()
-	h.wants("/git/tools/info/refs?service=git-upload-pack", 404, "item-name")
+	h.wants("/git/tools/info/refs?service=git-upload-pack", 404, "item-path")
 	h.wants("/git/thin/info/refs?service=git-upload-pack", 404, "channel-pack")
 	if res, body := h.get("/git/none/info/refs?service=git-upload-pack"); res.StatusCode == 200 {
 		t.Errorf("%d %s", res.StatusCode, body)

@@ -14,8 +14,8 @@
 // # What is served
 //
 // Of each channel one commit with its history, and the keyring that belongs to it, as refs/heads/BRANCH and refs/heads/keyring. Which one follows from signed
-// documents alone: the track's allowlists, each found by its digest from the one in force, and the orders ([admit.View]). It is the pin that came onto the list last, whose
-// basis, and that one's basis, are on the list too. No row of a catalog is asked.
+// documents alone: the track's allowlists, each found by its digest from the one in force, and the orders ([admit.View]). It is the pin that came onto the list last, as long as
+// the list has all that it stands on; of several that came together the one that descends from the others. No row of a catalog is asked.
 //
 // Each repository is made anew from the items' bytes, which have the digests that stand in the list, and then packed from these two references: so it
 // holds what they lead to and nothing else. That matters, because a client of version 2 may ask for any object that is there by its id. It lies in a

@@ -17,6 +17,7 @@ import (
 
 	"sallyport/guix/channel/git"
 	"sallyport/internal/crossing/pin"
+	"sallyport/internal/crossing/pin/history"
 	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
@@ -215,30 +216,13 @@ func (h *Host) unpack(ctx context.Context, dir string, it trust.Item) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
-	if _, err := h.openItem(it, f); err != nil {
+	if _, _, err := history.Read(h.Zone.CAS, it, f); err != nil {
 		return err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
 	return pin.Unpack(ctx, h.Git, dir, "", f)
-}
-
-// openItem reads an item, and hands on its pack.
-func (h *Host) openItem(it trust.Item, pack io.Writer) (*pin.Pin, error) {
-	blob, err := h.Zone.CAS.Open(it.SHA256)
-	if err != nil {
-		return nil, trust.Refuse("item-lost", it.Name, "its content is not in the store: %v", err).WithHint("import the shipment that brought it again")
-	}
-	defer blob.Close()
-	p, _, err := pin.Open(blob, pack)
-	if err != nil {
-		return nil, err
-	}
-	if name, err := p.ItemName(it.SHA256); err != nil || name != it.Name {
-		return nil, trust.Refuse("item-name", it.Name, "its pin is of channel %s at commit %s", p.Channel, p.Commit)
-	}
-	return p, nil
 }
 
 // repack packs what the references lead to into one pack, with an index of what each commit leads to, and drops everything else.
@@ -367,7 +351,7 @@ func sumOf(name string) error {
 	return nil
 }
 
-// history lists the commits that a repository's branch leads to, sorted.
+// commits lists the commits that a repository's branch leads to, sorted.
 func (h *Host) commits(ctx context.Context, r gitrun.Repository) (all []git.ID, err error) {
 	err = h.inView(ctx, r, func(view *gitrun.View) error {
 		w := &idWriter{}
@@ -394,8 +378,8 @@ func (h *Host) inView(ctx context.Context, r gitrun.Repository, do func(view *gi
 	return do(view)
 }
 
-// descends asks git whether a commit descends from another, or is it.
-func (h *Host) descends(ctx context.Context, r gitrun.Repository, commit, from git.ID) (yes bool, err error) {
+// isAncestor asks git whether a commit is among those that another leads to.
+func (h *Host) isAncestor(ctx context.Context, r gitrun.Repository, from, commit git.ID) (yes bool, err error) {
 	err = h.inView(ctx, r, func(view *gitrun.View) error {
 		err := h.Git.Run(ctx, view, gitrun.Command{Args: []string{"merge-base", "--is-ancestor", from.String(), commit.String()}})
 		var exit *gitrun.ExitError

@@ -66,10 +66,10 @@ type Host struct {
 	lists     map[trust.Digest]*list // those that were read, by the digest of their text
 
 	// Of the one goroutine that prepares.
-	pins    map[trust.Digest]*pinned
-	winners map[string]string // where a comparison of histories has decided
-	gens    map[string]*generation
-	said    string // what was last said of what cannot be served
+	pins     map[trust.Digest]*pinned
+	descents map[descent]bool
+	gens     map[string]*generation
+	said     string // what was last said of what cannot be served
 }
 
 // Open makes a host. The directory is its own until Close.
@@ -90,7 +90,7 @@ func Open(o Options) (_ *Host, err error) {
 		return nil, err
 	}
 	h := &Host{Options: o, kick: make(chan struct{}, 1), slots: make(chan struct{}, o.Children), large: make(chan struct{}, largeRequests),
-		lists: map[trust.Digest]*list{}, pins: map[trust.Digest]*pinned{}, winners: map[string]string{}, gens: map[string]*generation{}}
+		lists: map[trust.Digest]*list{}, pins: map[trust.Digest]*pinned{}, descents: map[descent]bool{}, gens: map[string]*generation{}}
 	if h.lock, err = os.OpenFile(filepath.Join(o.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
 		return nil, err
 	}
@@ -427,5 +427,4 @@ func (c *counted) Close() error {
 type pinned struct {
 	item trust.Item
 	pin  *pin.Pin
-	err  error
 }

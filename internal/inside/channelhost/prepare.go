@@ -17,6 +17,7 @@ import (
 	"sallyport/guix/channel/git"
 	"sallyport/guix/scheme"
 	"sallyport/internal/crossing/pin"
+	"sallyport/internal/crossing/pin/history"
 	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
@@ -38,6 +39,7 @@ func (h *Host) prepareAll() {
 			continue
 		}
 		p := h.prepare(h.ctx, s)
+		h.unstage()
 		if h.ctx.Err() != nil {
 			return
 		}
@@ -149,9 +151,9 @@ func isRefusal(err error) bool {
 // pinOf reads the pin of an item.
 func (h *Host) pinOf(it trust.Item) (*pin.Pin, error) {
 	if known := h.pins[it.SHA256]; known != nil && known.item == it {
-		return known.pin, known.err
+		return known.pin, nil
 	}
-	p, err := h.openItem(it, io.Discard)
+	p, _, err := history.Read(h.Zone.CAS, it, io.Discard)
 	if err == nil && len(h.pins) < maxPinned {
 		h.pins[it.SHA256] = &pinned{item: it, pin: p}
 	}
@@ -166,57 +168,143 @@ type choice struct {
 }
 
 // choices finds, of one channel's candidates, those whose bases are there. errs has why others cannot be served, the newest first.
-func (h *Host) choices(all []candidate) (good []choice, errs []error) {
+func (h *Host) choices(ctx context.Context, all []candidate) (good []choice, errs []error) {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b candidate) int { return cmp.Or(cmp.Compare(b.added, a.added), a.item.Compare(b.item)) })
-	pins := map[trust.Digest]*pin.Pin{}
-	at := map[git.ID][]candidate{}
+	var rest []choice
 	for _, c := range all {
 		p, err := h.pinOf(c.item)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		pins[c.item.SHA256] = p
-		at[p.Commit] = append(at[p.Commit], c)
+		rest = append(rest, choice{c, p, nil})
 	}
-	// The chain to an item, the shortest there is; busy keeps from going in a circle.
-	chains := map[trust.Digest][]trust.Item{}
-	busy := map[trust.Digest]bool{}
-	var chain func(c candidate) []trust.Item
-	chain = func(c candidate) []trust.Item {
-		d := c.item.SHA256
-		if known, ok := chains[d]; ok || busy[d] {
-			return known
-		}
-		busy[d] = true
-		defer delete(busy, d)
-		var best []trust.Item
-		if basis := pins[d].Basis; basis.IsZero() {
-			best = []trust.Item{c.item}
-		} else {
-			for _, b := range at[basis] {
-				if below := chain(b); below != nil && (best == nil || len(below)+1 < len(best)) {
-					best = append(slices.Clone(below), c.item)
-				}
+	// Rounds: what stands on nothing, what stands on that, and so on. Of several ways the shortest; most often the basis is a pin itself.
+	add := func(above func(c choice) ([]trust.Item, error)) (found bool) {
+		n := len(good)
+		rest = slices.DeleteFunc(rest, func(c choice) bool {
+			below, err := above(c)
+			if err != nil {
+				errs = append(errs, err)
+				return true
+			}
+			if below == nil && !c.pin.Basis.IsZero() {
+				return false
+			}
+			c.chain = append(slices.Clone(below), c.item)
+			good = append(good, c)
+			return true
+		})
+		return len(good) > n
+	}
+	exactly := func(c choice) ([]trust.Item, error) {
+		for _, g := range good {
+			if g.pin.Commit == c.pin.Basis {
+				return g.chain, nil
 			}
 		}
-		chains[d] = best
-		return best
+		return nil, nil
 	}
-	for _, c := range all {
-		p := pins[c.item.SHA256]
-		if p == nil {
-			continue
+	for {
+		for add(exactly) {
 		}
-		if whole := chain(c); whole != nil {
-			good = append(good, choice{c, p, whole})
-		} else {
-			errs = append(errs, trust.Refuse("channel-basis", c.item.Name, "it needs the history up to %s, and the track allows no item that brings it", p.Basis).
-				WithHint("approve that item for the track too, or ship the channel with complete = true"))
+		// Else it is somewhere in the history of one.
+		known := slices.Clone(good)
+		if len(rest) == 0 || !add(func(c choice) ([]trust.Item, error) {
+			for _, g := range known {
+				yes, err := h.descends(ctx, g, c.pin.Basis)
+				if err != nil {
+					return nil, err
+				}
+				if yes {
+					return g.chain, nil
+				}
+			}
+			return nil, nil
+		}) {
+			break
 		}
 	}
+	for _, c := range rest {
+		errs = append(errs, trust.Refuse("channel-basis", c.item.Name, "it needs the history up to %s, and the track allows no item that brings it", c.pin.Basis).
+			WithHint("approve that item for the track too, or ship the channel with complete = true"))
+	}
+	slices.SortFunc(good, func(a, b choice) int { return cmp.Or(cmp.Compare(b.added, a.added), a.item.Compare(b.item)) })
 	return good, errs
+}
+
+// A descent is a question about two commits, whose answer never changes.
+type descent struct{ commit, from git.ID }
+
+// descends tells whether the commit of a choice is another, or descends from it.
+func (h *Host) descends(ctx context.Context, c choice, from git.ID) (bool, error) {
+	q := descent{c.pin.Commit, from}
+	if q.commit == q.from {
+		return true, nil
+	}
+	if yes, ok := h.descents[q]; ok {
+		return yes, nil
+	}
+	var r gitrun.Repository
+	for _, g := range h.gens {
+		if !g.isDeleted() && g.pin.Channel == c.pin.Channel && g.leads(q.commit) {
+			if !g.leads(q.from) {
+				h.descents[q] = false
+				return false, nil
+			}
+			r = g.repository()
+		}
+	}
+	if r.Objects == "" {
+		dir, err := h.stage(ctx, c)
+		if err != nil {
+			return false, err
+		}
+		r.Objects = filepath.Join(dir, "objects")
+		objects, err := objectsOf(r.Objects)
+		if err != nil {
+			return false, err
+		}
+		if !objects[q.from] {
+			h.descents[q] = false
+			return false, nil
+		}
+	}
+	yes, err := h.isAncestor(ctx, r, q.from, q.commit)
+	if err == nil {
+		h.descents[q] = yes
+	}
+	return yes, err
+}
+
+// stage unpacks a choice, to look at its history. It is there until the preparation ends.
+func (h *Host) stage(ctx context.Context, c choice) (string, error) {
+	name := filepath.Join(h.tmp(), "stage-"+generationName(c.pin, c.chain))
+	if _, err := os.Lstat(name); err == nil {
+		return name, nil
+	}
+	work, err := os.MkdirTemp(h.tmp(), "make-")
+	if err != nil {
+		return "", err
+	}
+	defer durable.RemoveAll(work)
+	dir := filepath.Join(work, "repository")
+	if err := h.unpackAll(ctx, dir, c.chain, nil); err != nil {
+		return "", err
+	}
+	return name, os.Rename(dir, name)
+}
+
+// unstage deletes what was unpacked to be looked at.
+func (h *Host) unstage() {
+	names, err := filepath.Glob(filepath.Join(h.tmp(), "stage-*"))
+	for _, n := range names {
+		err = errors.Join(err, durable.RemoveAll(n))
+	}
+	if err != nil {
+		h.Log.Warn("temporary files are not deleted", "error", err)
+	}
 }
 
 // errAmbiguous says that two pins came at once and neither descends from the other.
@@ -224,93 +312,54 @@ func errAmbiguous(a, b choice) error {
 	return trust.Refuse("channel-ambiguous", a.item.Name, "it came onto the list together with %s, and neither commit descends from the other", b.item.Name)
 }
 
-// latest finds the choice that came last. Of those that came together it is the one that descends from the others; compare is asked, if their chains do not tell.
-func latest(good []choice, compare func(tied []choice) (choice, error)) (choice, error) {
+// latest finds the choice that came last. Of those that came together it is the one that descends from the others; where none does, the one for which a downgrade was
+// ordered.
+func (h *Host) latest(ctx context.Context, orders *trust.Orders, good []choice) (choice, error) {
 	tied := slices.DeleteFunc(slices.Clone(good), func(c choice) bool { return c.added < good[0].added })
+	// What others stand on is before them. Two items of one commit are one pin, and that with less to unpack is taken.
 	all := slices.Clone(tied)
 	tied = slices.DeleteFunc(tied, func(c choice) bool {
-		return slices.ContainsFunc(all, func(other choice) bool {
-			return other.item != c.item && slices.Contains(other.chain, c.item)
+		return slices.ContainsFunc(all, func(o choice) bool {
+			before := o.pin.Commit != c.pin.Commit && slices.Contains(o.chain, c.item)
+			same := o.pin.Commit == c.pin.Commit && cmp.Or(len(o.chain)-len(c.chain), o.item.Compare(c.item)) < 0
+			return before || same
 		})
 	})
-	// Two items of one commit are one pin.
-	slices.SortFunc(tied, func(a, b choice) int { return cmp.Or(len(a.chain)-len(b.chain), a.item.Compare(b.item)) })
-	var one []choice
+	var last []choice // from which none of the others descends
 	for _, c := range tied {
-		if !slices.ContainsFunc(one, func(o choice) bool { return o.pin.Commit == c.pin.Commit }) {
-			one = append(one, c)
+		above := false
+		for _, o := range tied {
+			if o.item != c.item && !above {
+				var err error
+				if above, err = h.descends(ctx, o, c.pin.Commit); err != nil {
+					return choice{}, err
+				}
+			}
+		}
+		if !above {
+			last = append(last, c)
 		}
 	}
-	if len(one) == 1 {
-		return one[0], nil
-	}
-	return compare(one)
-}
-
-// tiedName names a set of choices.
-func tiedName(tied []choice) string {
-	var b strings.Builder
-	for _, c := range tied {
-		fmt.Fprintf(&b, "%s\n", c.item)
-	}
-	return b.String()
-}
-
-// compareIn finds, in a repository that has all of them, the choice that descends from all others.
-func (h *Host) compareIn(ctx context.Context, r gitrun.Repository, tied []choice) (choice, error) {
-	name := tiedName(tied)
-	if winner, ok := h.winners[name]; ok {
-		return tied[slices.IndexFunc(tied, func(c choice) bool { return c.item.String() == winner })], nil
-	}
-	best := tied[0]
-	for _, c := range tied[1:] {
-		yes, err := h.descends(ctx, r, c.pin.Commit, best.pin.Commit)
-		if err != nil {
-			return choice{}, err
+	if len(last) > 1 {
+		back := slices.DeleteFunc(slices.Clone(last), func(c choice) bool {
+			_, ok := orders.MayDowngrade(c.pin.Channel, c.pin.Commit.String())
+			return !ok
+		})
+		if len(back) != 1 {
+			return choice{}, errAmbiguous(last[0], last[1])
 		}
-		if yes {
-			best = c
-		}
+		last = back
 	}
-	for _, c := range tied {
-		yes, err := h.descends(ctx, r, best.pin.Commit, c.pin.Commit)
-		if err != nil {
-			return choice{}, err
-		}
-		if !yes {
-			return choice{}, errAmbiguous(best, c)
-		}
-	}
-	h.winners[name] = best.item.String()
-	return best, nil
+	return last[0], nil
 }
 
 // channel makes the repository of a channel. It may return both one that can be served and why a newer one cannot.
 func (h *Host) channel(ctx context.Context, s *state, all []candidate, before *generation) (*generation, error) {
-	good, errs := h.choices(all)
+	good, errs := h.choices(ctx, all)
 	if len(good) == 0 {
 		return nil, errors.Join(errs...)
 	}
-	last, err := latest(good, func(tied []choice) (choice, error) {
-		work, err := os.MkdirTemp(h.tmp(), "compare-")
-		if err != nil {
-			return choice{}, err
-		}
-		defer durable.RemoveAll(work)
-		var items []trust.Item
-		for _, c := range tied {
-			for _, it := range c.chain {
-				if !slices.Contains(items, it) {
-					items = append(items, it)
-				}
-			}
-		}
-		dir := filepath.Join(work, "repository")
-		if err := h.unpackAll(ctx, dir, items, nil); err != nil {
-			return choice{}, err
-		}
-		return h.compareIn(ctx, gitrun.Repository{Objects: filepath.Join(dir, "objects")}, tied)
-	})
+	last, err := h.latest(ctx, s.view.Orders, good)
 	if err != nil {
 		// What was served before is as good as it was.
 		if before != nil && slices.IndexFunc(before.chain, func(it trust.Item) bool { return s.judge(it) != nil }) < 0 {
@@ -377,7 +426,7 @@ func (h *Host) release(ctx context.Context, s *state, p *prepared, version int64
 	t := &text{}
 	var pins []*pin.Pin
 	for _, name := range slices.Sorted(maps.Keys(byChannel)) {
-		good, errs := h.choices(byChannel[name])
+		good, errs := h.choices(ctx, byChannel[name])
 		for _, err := range errs {
 			if rs, refused := trust.AsRefusals(err); !refused || !rs.Has("channel-basis") {
 				p.whole = p.whole && refused
@@ -391,15 +440,7 @@ func (h *Host) release(ctx context.Context, s *state, p *prepared, version int64
 		if len(good) == 0 {
 			continue // it cannot be served from what this release allows, today as then
 		}
-		g := p.served[name]
-		last, err := latest(good, func(tied []choice) (choice, error) {
-			for _, c := range tied {
-				if g == nil || !g.leads(c.pin.Commit) {
-					return choice{}, trust.Refuse("release-behind", c.item.Name, "the track does not serve a history that has this commit any more")
-				}
-			}
-			return h.compareIn(ctx, g.repository(), tied)
-		})
+		last, err := h.latest(ctx, s.view.Orders, good)
 		if err != nil {
 			p.whole = p.whole && isRefusal(err)
 			return &text{err: err}

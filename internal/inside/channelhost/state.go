@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"sallyport/internal/crossing/pin/history"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
@@ -120,13 +121,13 @@ func (s *state) count() {
 	}
 }
 
-// channelOf is the channel's name in the name of an item: HASH-NAME-channel-COMMIT.
+// channelOf is the channel's name in the name of an item.
 func channelOf(it trust.Item) string {
-	_, name, _ := strings.Cut(it.Name, "-")
-	if i := strings.LastIndex(name, "-channel-"); i >= 0 {
-		return name[:i]
+	e, err := history.Named(it)
+	if err != nil {
+		return "" // no item that the gate let in
 	}
-	return ""
+	return e.Channel
 }
 
 // A failure is why the host serves nothing.
