@@ -20,7 +20,7 @@ import (
 )
 
 func channelNoun(env *frame.Env) *cobra.Command {
-	return noun("channel", "repositories of package definitions, authenticated commit by commit", channelAuthenticate(env), channelCreate(env))
+	return noun("channel", "repositories of package definitions, authenticated commit by commit", channelAuthenticate(env), channelCreate(env), channelList(env), channelShow(env))
 }
 
 const maxHistorical = 1 << 20

@@ -120,8 +120,23 @@ func (r *Repository) Refused(v *channel.Verdict, ruling *Ruling) trust.Refusals 
 	if ruling == nil {
 		return all
 	}
+	// A key that has expired is found in every commit that it signs from then on: what is the same is told once.
+	type same struct{ code, key, detail string }
+	told := make(map[same]int) // how often
 	for _, f := range ruling.Refused {
-		all.Add(trust.Refuse(f.Code, "commit "+f.Commit.String(), "%s; key %s; by %s", f.Detail, f.Key, f.Author).
+		told[same{f.Code, f.Key, f.Detail}]++
+	}
+	for _, f := range ruling.Refused { // the oldest first
+		n := told[same{f.Code, f.Key, f.Detail}]
+		if n == 0 {
+			continue
+		}
+		delete(told, same{f.Code, f.Key, f.Detail})
+		subject := "commit " + f.Commit.String()
+		if n > 1 {
+			subject = fmt.Sprintf("%d commits from %s on", n, f.Commit)
+		}
+		all.Add(trust.Refuse(f.Code, subject, "%s; key %s; by %s", f.Detail, f.Key, f.Author).
 			WithHint("policy refuses this finding; an excuse has to be named there, with a reason and a date of expiry"))
 	}
 	return all

@@ -172,7 +172,9 @@ func (p *Pinner) judge(ctx context.Context, req Request) (*Outcome, error) {
 	if err := refused.Merge(err); err != nil {
 		return nil, err
 	}
-	refused.Add(repository.Refused(out.Report.Verdict, out.Ruling)...)
+	for _, r := range repository.Refused(out.Report.Verdict, out.Ruling) {
+		refused.Add(r.WithHint("look into it, and let it pass for a time: 'channel excuse'"))
+	}
 
 	sum := sha256.New()
 	size := new(counter)
@@ -220,8 +222,11 @@ func (p *Pinner) identity(req Request, all []*account.Entry) (*pin.Pin, error) {
 	if next.Branch != "" && next.Branch != first.Branch {
 		bad.Add(trust.Refuse("pin-branch", req.Channel, "%.200q; it was pinned as %s", next.Branch, first.Branch).WithHint(hint))
 	}
-	if !next.Introduction.IsZero() && next.Introduction != first.Introduction || next.Signer != (openpgp.Fingerprint{}) && next.Signer != first.Signer {
-		bad.Add(trust.Refuse("pin-introduction", req.Channel, "commit %s by %s; it was pinned from commit %s by %s", next.Introduction, next.Signer, first.Introduction, first.Signer).WithHint(hint))
+	if !next.Introduction.IsZero() && next.Introduction != first.Introduction {
+		bad.Add(trust.Refuse("pin-introduction", req.Channel, "commit %s; it was pinned from commit %s", next.Introduction, first.Introduction).WithHint(hint))
+	}
+	if next.Signer != (openpgp.Fingerprint{}) && next.Signer != first.Signer {
+		bad.Add(trust.Refuse("pin-introduction", req.Channel, "signed by %s; it was pinned as signed by %s", next.Signer, first.Signer).WithHint(hint))
 	}
 	next.URL, next.Branch, next.Introduction, next.Signer = first.URL, first.Branch, first.Introduction, first.Signer
 	return next, bad.Err()

@@ -19,7 +19,7 @@ import (
 // Nouns returns the nouns of the outside. shipment is the noun whose verbs both sides have; the outside adds to it.
 func Nouns(env *frame.Env, shipment *cobra.Command) []*cobra.Command {
 	shipment.AddCommand(create(env))
-	return []*cobra.Command{collectVerb(env), request(env)}
+	return []*cobra.Command{collectVerb(env), request(env), channelNoun(env)}
 }
 
 func request(env *frame.Env) *cobra.Command {
@@ -34,8 +34,8 @@ func request(env *frame.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return env.Result(map[string]any{"enclave": r.Enclave, "sources": len(r.Source), "derivations": len(r.Derivation)}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %d sources, %d derivations for enclave %s\n", args[0], len(r.Source), len(r.Derivation), r.Enclave)
+			return env.Result(map[string]any{"enclave": r.Enclave, "sources": len(r.Source), "derivations": len(r.Derivation), "channels": len(r.Channel)}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s: %d sources, %d derivations, %d channels for enclave %s\n", args[0], len(r.Source), len(r.Derivation), len(r.Channel), r.Enclave)
 			})
 		},
 	})
@@ -77,7 +77,7 @@ func collectVerb(env *frame.Env) *cobra.Command {
 			}
 			p := env.Progress("collecting", 0)
 			defer p.Done()
-			c := &collect.Collector{Zone: z, Reader: reader, Clock: env.Clock, Progress: func(n int64, item string) { p.Note(item); p.Add(n) }}
+			c := &collect.Collector{Zone: z, Reader: reader, Clock: env.Clock, Rand: env.Rand, Progress: func(n int64, item string) { p.Note(item); p.Add(n) }}
 			base, err := filepath.Abs(filepath.Dir(args[0]))
 			if err != nil {
 				return err
@@ -89,6 +89,19 @@ func collectVerb(env *frame.Env) *cobra.Command {
 			return env.Result(out, func(w io.Writer) {
 				for _, it := range out.Items {
 					fmt.Fprintf(w, "%-10s %12d  %s\n", it.Kind, it.Size, it.Name)
+				}
+				for _, c := range out.Channels {
+					basis := "its whole history"
+					if c.Basis != "-" {
+						basis = "what is new since " + c.Basis
+					}
+					if c.Sent > 0 {
+						basis += fmt.Sprintf("; shipment %d has it already", c.Sent)
+					}
+					fmt.Fprintf(w, "channel %s at %s, %d commits authentic: %s\n", c.Channel, c.Commit, c.Commits, basis)
+					for _, e := range c.Excused {
+						fmt.Fprintf(w, "EXCUSED %s\n", e)
+					}
 				}
 				for _, o := range out.Outputs {
 					fmt.Fprintf(w, "will build %12s  %s\n", o.ID, o.Path)

@@ -55,6 +55,30 @@ func Pins(ctx context.Context, z *store.Zone, channel string) ([]*Entry, error) 
 	return all, rows.Err()
 }
 
+// Shipped returns the commits of a channel that were sent, each with the last shipment that had it.
+func Shipped(ctx context.Context, z *store.Zone, channel string) (map[git.ID]int64, error) {
+	rows, err := z.Read(ctx).QueryContext(ctx, `SELECT substr(s.name, -40), max(s.number) FROM shipment_item s JOIN collected c ON c.sha256 = s.sha256 AND c.name = s.name
+		WHERE c.kind = ? AND substr(s.name, 34, length(s.name) - 73) = ? GROUP BY 1`, trust.KindChannel, channel+"-channel-")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := make(map[git.ID]int64)
+	for rows.Next() {
+		var commit string
+		var number int64
+		if err := rows.Scan(&commit, &number); err != nil {
+			return nil, err
+		}
+		id, err := git.ParseID(commit)
+		if err != nil {
+			return nil, fmt.Errorf("catalog: %w", err)
+		}
+		all[id] = number
+	}
+	return all, rows.Err()
+}
+
 // A Made is an item that was made of a pin.
 type Made struct {
 	Item     trust.Item
