@@ -4,7 +4,7 @@
 //	zone.toml          configuration ([Config], [ConfigKeys])
 //	catalog.sqlite     schema.sql
 //	cas/               blobs by SHA-256
-//	keys/              ledger.key, station.key and, for the officers, their public halves *.vkey
+//	keys/              ledger.key, station.key and, for the officers, their public halves *.vkey; *.next.key and *.next.vkey: those that are to come
 //	lock/NAME          locks between processes
 //	tmp/               for whoever needs scratch space on the zone's file system
 //	public/ledger/     the published ledger
@@ -45,6 +45,13 @@
 //
 // Across processes, transactions begin immediate, read the size of the ledger
 // inside, and publishing happens under lock/publish and only ever forward.
+//
+// # The zone's own keys
+//
+// [Zone.RenewKey] makes the key that is to follow the ledger's or the station's; [Zone.SetRoot] goes on with it when a root names it. What makes that true is the
+// commit with the entry "key-changed" and the settings key/CONTEXT; the renaming of the files behind it is done again by the next opening. Every
+// transaction asks the catalog which keys the zone has, so a process that had them in memory before goes on with the new ones. A checkpoint
+// by a former key is believed as far as that key went ([Zone.OpenCheckpoint]).
 //
 // # Time
 //

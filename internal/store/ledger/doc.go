@@ -34,6 +34,25 @@
 //	proof, err := log.ProveInclusion(index)
 //	err = ledger.CheckInclusion(c, index, leaf, proof)
 //	err = log.Verify(nil)            // everything, from the leaves up
+//	err = log.Range(ctx, from, to, visit) // some entries, each bundle proven before one of it is seen
+//
+// # What is carried by hand
+//
+// Proofs as files, for who has not the published directory. A [Proof] is one entry with the way from it to a checkpoint (C2SP tlog-proof), a
+// [Growth] a checkpoint with the proof that the log only grew since a former size (the request of C2SP tlog-witness):
+//
+//	p, err := log.ProveEntry(index, msg)   // msg: the checkpoint, and what witnesses signed of it ([Join])
+//	file := p.Marshal()
+//	p, err = ledger.ParseProof(file)       // elsewhere
+//	c, err := ledger.OpenCheckpoint(p.Checkpoint, origin, key)
+//	err = p.Check(c)
+//
+// A witness answers a Growth by [CosignGrowth], one who can read the files does the same by [Cosign]; [Merge] takes in what comes back.
+//
+// # Another key
+//
+// A log may get another key. The checkpoint with which the change ends is signed by both ([SignCheckpoint]); here a checkpoint is verified by one key that the caller
+// names, and who knows which key counts for which size is package store, and a root.
 //
 // # Bounds
 //
