@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -171,7 +172,8 @@ func printPinned(env *frame.Env, o *channels.Outcome) error {
 	type excused struct {
 		Name   string `json:"name"`
 		Code   string `json:"code"`
-		Commit string `json:"commit"`
+		Count  int    `json:"count"`  // of findings
+		Commit string `json:"commit"` // of the first
 		By     string `json:"by"`
 		Until  string `json:"until"`
 		Reason string `json:"reason"`
@@ -202,7 +204,12 @@ func printPinned(env *frame.Env, o *channels.Outcome) error {
 		out.Noted[f.Code]++
 	}
 	for _, e := range o.Ruling.Excused {
-		out.Excused = append(out.Excused, excused{e.Excuse.Name, e.Finding.Code, e.Finding.Commit.String(), e.Excuse.By, trust.FormatDate(e.Excuse.Expires), e.Excuse.Reason})
+		i := slices.IndexFunc(out.Excused, func(x excused) bool { return x.Name == e.Excuse.Name })
+		if i < 0 {
+			i = len(out.Excused)
+			out.Excused = append(out.Excused, excused{e.Excuse.Name, e.Finding.Code, 0, e.Finding.Commit.String(), e.Excuse.By, trust.FormatDate(e.Excuse.Expires), e.Excuse.Reason})
+		}
+		out.Excused[i].Count++
 	}
 	for _, e := range o.Ruling.Expired {
 		out.Over = append(out.Over, e.Name)
@@ -228,7 +235,7 @@ func printPinned(env *frame.Env, o *channels.Outcome) error {
 			}
 		}
 		for _, e := range out.Excused {
-			fmt.Fprintf(w, "EXCUSED %s in commit %s: %s, by %s until %s: %s\n", e.Code, e.Commit, e.Name, e.By, e.Until, e.Reason)
+			fmt.Fprintf(w, "EXCUSED %s: %d, first in commit %s: %s, by %s until %s: %s\n", e.Code, e.Count, e.Commit, e.Name, e.By, e.Until, e.Reason)
 		}
 	})
 }
