@@ -43,7 +43,7 @@ func doctor(env *frame.Env) *cobra.Command {
 				add(check{"confined reader", "ok", detail, ""})
 			}
 			for _, p := range []struct{ name, why string }{
-				{"git", "collecting Go modules (outside)"}, {"minisign", "checking a volume by hand"},
+				{"git", "collecting Go modules (outside), channels (both sides)"}, {"minisign", "checking a volume by hand"},
 			} {
 				if path, err := exec.LookPath(p.name); err == nil {
 					add(check{"program " + p.name, "ok", path, ""})
