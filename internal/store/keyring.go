@@ -222,12 +222,17 @@ func (r *keyring) open(note []byte, origin string) (ledger.Checkpoint, trust.VKe
 		return c, own, nil
 	}
 	for _, f := range r.former {
-		if c, ferr := ledger.OpenCheckpoint(note, origin, f.key); ferr == nil {
+		c, ferr := ledger.OpenCheckpoint(note, origin, f.key)
+		if ferr == nil {
 			if c.Size > f.until {
 				return ledger.Checkpoint{}, f.key, trust.Refuse("key-replaced", "checkpoint", "it has %d entries, and is signed by %s alone, which signs nothing behind entry %d", c.Size, f.key.ID(), f.until-1).
 					WithHint("ALARM: somebody uses a key that the ledger has given up: keep this as evidence, and tell the security officer")
 			}
 			return c, f.key, nil
+		}
+		// The error is that of the key by whose name it is signed.
+		if rs, ok := trust.AsRefusals(err); ok && rs.Has("checkpoint-unsigned") {
+			err = ferr
 		}
 	}
 	// The one that is to come has signed something only if it has come, and this zone's catalog does not know it: because it is put back, or made anew.

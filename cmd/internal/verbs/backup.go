@@ -195,7 +195,7 @@ func backupRestore(env *frame.Env) *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&log, "log", "", "the ledger's checkpoint key (vkey), from paper")
-	f.StringVar(&keys, "keys", "", "directory with ledger.key and station.key, if the backup has them not")
+	f.StringVar(&keys, "keys", "", "directory with ledger.key and station.key, if the backup has them not, or the zone got others since")
 	f.StringVar(&public, "public", "", "the published directory, if it survived")
 	f.StringVar(&blobs, "blobs", "", "the directory of blobs, if it survived")
 	f.StringArrayVar(&newest, "newest", nil, "what is at hand of the ledger's newest state: a zone, a published directory, a checkpoint's file; may be given several times")

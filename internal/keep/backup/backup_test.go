@@ -289,6 +289,70 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// TestKeysChanged: the zone got other keys after the backup was made.
+func TestKeysChanged(t *testing.T) {
+	b := newBench(t)
+	with, without := b.create("with", true), b.create("without", false)
+	early := b.witness()
+	b.Renew(trust.ContextCheckpoint)
+	b.Renew(trust.ContextStatement)
+	b.note(1)
+	b.witness()
+	after := b.create("after", true)
+	public, now := filepath.Join(b.Zone.Dir, "public"), filepath.Join(b.Zone.Dir, "keys")
+	var roots [][]byte
+	for n := 3; ; n++ {
+		note, err := b.Zone.ReadPublic(fmt.Sprintf("root/%d", n))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		b.must(err)
+		roots = append(roots, note)
+	}
+	goesOn := func(dir string) {
+		t.Helper()
+		z := b.open(dir)
+		if z.LedgerVKey().String() != b.Zone.LedgerVKey().String() || z.StationVKey().String() != b.Zone.StationVKey().String() {
+			t.Error("not with the new keys")
+		}
+		if _, err := z.OpenCheckpoint(early); err != nil {
+			t.Error(err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "keys", "*.next.*")); len(left) > 0 {
+			t.Errorf("%q is left", left)
+		}
+	}
+	// After it there is nothing particular; what is at hand may be from before.
+	_, to, err := b.restore(after, backup.RestoreOptions{Newest: []string{b.Zone.Dir, b.state}})
+	b.must(err)
+	goesOn(to)
+	// What was published survived: the catalog is made again, whether or not the former secrets are there.
+	for _, from := range []string{with, without} {
+		r, to, err := b.restore(from, backup.RestoreOptions{Public: public, Keys: now, Newest: []string{b.state}})
+		if err != nil || r.Waits {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		goesOn(to)
+	}
+	// It did not, but the roots are here. Entries are lost, so it waits; the keys change once more, by the same root.
+	r, to, err := b.restore(with, backup.RestoreOptions{Newest: []string{b.state}, Keys: now, Roots: roots})
+	if err != nil || !r.Waits {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	goesOn(to)
+	// Without the roots nobody knows these keys, and without the former secrets nothing can be signed.
+	if _, _, err := b.restore(with, backup.RestoreOptions{Keys: now}); code(err) != "backup-key backup-key" {
+		t.Error(err)
+	}
+	if _, _, err := b.restore(without, backup.RestoreOptions{Newest: []string{b.state}, Keys: now, Roots: roots}); code(err) != "backup-key backup-key" {
+		t.Error(err)
+	}
+	// And a root that names keys which the zone has not yet is refused.
+	if _, _, err := b.restore(with, backup.RestoreOptions{Roots: roots}); code(err) != "key-unnamed" {
+		t.Error(err)
+	}
+}
+
 // stranger makes a zone of the same name with other keys.
 func (b *bench) stranger() string {
 	b.t.Helper()

@@ -106,16 +106,20 @@ func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Re
 	} else if out.Blobs > 0 {
 		out.Lost = slices.DeleteFunc(out.Lost, func(d trust.Digest) bool { _, ok := store.Has(d); return ok })
 	}
-	if err := keys(zone, m, opts.Keys); err != nil {
+	hand, err := keysAtHand(zone, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := keys(zone, hand, opts.Keys, opts.Public != ""); err != nil {
 		return nil, err
 	}
 	if opts.Public != "" {
-		if err := survived(zone, m, opts); err != nil {
+		if err := survived(zone, m, hand, opts); err != nil {
 			return nil, err
 		}
 	}
 	var lost bool
-	if out.Evidence, lost, err = newest(zone, opts); err != nil {
+	if out.Evidence, lost, err = newest(zone, hand, opts); err != nil {
 		return nil, err
 	}
 	if opts.Public != "" {
@@ -127,7 +131,7 @@ func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Re
 		// Nothing at hand says nothing; and who lost a disk does not know what stood on it.
 		lost = true
 	}
-	return out, goOn(ctx, zone, lost, opts, out)
+	return out, goOn(ctx, zone, lost, hand, opts, out)
 }
 
 // spaceFor asks, before anything is copied, whether the backup fits.
@@ -154,44 +158,6 @@ func spaceFor(from, zone string) error {
 		return &store.SpaceError{Dir: filepath.Dir(zone), Need: need, Free: free}
 	}
 	return nil
-}
-
-// keys puts the secret keys in their place, and checks that they are those of the public halves.
-func keys(zone string, m *Manifest, from string) error {
-	var bad trust.Refusals
-	for _, name := range []string{"ledger", "station"} {
-		path := filepath.Join(zone, "keys", name+".key")
-		if from != "" {
-			secret, err := readSmall(filepath.Join(from, name+".key"))
-			if err != nil {
-				return err
-			}
-			if err := os.WriteFile(path, secret, 0o600); err != nil {
-				return err
-			}
-		}
-		secret, err := readSmall(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			bad.Add(trust.Refuse("backup-key", "keys/"+name+".key", "it is not in the backup").
-				WithHint("name the directory that keeps the zone's keys; a backup has them only if it was asked to"))
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		key, err := trust.ParseKey(secret, nil)
-		if err != nil {
-			return fmt.Errorf("%s.key: %w", name, err)
-		}
-		public, err := readSmall(filepath.Join(zone, "keys", name+".vkey"))
-		if err != nil {
-			return err
-		}
-		if have := key.VKey().String() + "\n"; have != string(public) {
-			bad.Add(trust.Refuse("backup-key", "keys/"+name+".key", "it is another key than %s", strings.TrimSpace(string(public))))
-		}
-	}
-	return bad.Err()
 }
 
 // blobs takes what the backup has not from a directory of blobs that survived. Each is read and hashed; one that rotted is left out.
@@ -238,17 +204,13 @@ func blobs(ctx context.Context, zone string, opts RestoreOptions) (taken int64, 
 }
 
 // survived puts a published directory in the place of the backup's. The catalog has to be made again from it.
-func survived(zone string, m *Manifest, opts RestoreOptions) error {
-	key, err := ledgerKey(zone, opts.Ledger)
-	if err != nil {
-		return err
-	}
+func survived(zone string, m *Manifest, hand *atHand, opts RestoreOptions) error {
 	files := os.DirFS(opts.Public)
 	tiles, err := fs.Sub(files, "ledger")
 	if err != nil {
 		return err
 	}
-	log, err := openLog(tiles, key)
+	log, err := hand.log(tiles)
 	if err != nil {
 		return err
 	}
@@ -263,19 +225,15 @@ func survived(zone string, m *Manifest, opts RestoreOptions) error {
 }
 
 // newest looks at all that is at hand of the log. It refuses what is another log, and returns the largest size and whether the zone has less.
-func newest(zone string, opts RestoreOptions) (largest int64, lost bool, err error) {
-	key, err := ledgerKey(zone, opts.Ledger)
-	if err != nil {
-		return 0, false, err
-	}
-	log, err := openLog(os.DirFS(filepath.Join(zone, "public", "ledger")), key)
+func newest(zone string, hand *atHand, opts RestoreOptions) (largest int64, lost bool, err error) {
+	log, err := hand.log(os.DirFS(filepath.Join(zone, "public", "ledger")))
 	if err != nil {
 		return 0, false, err
 	}
 	here := log.Checkpoint()
 	var bad trust.Refusals
 	for _, path := range opts.Newest {
-		other, files, err := evidence(path, key)
+		other, files, err := evidence(path, hand)
 		if err != nil {
 			return 0, false, fmt.Errorf("%s: %w", path, err)
 		}
@@ -294,7 +252,7 @@ func newest(zone string, opts RestoreOptions) (largest int64, lost bool, err err
 }
 
 // evidence reads a checkpoint of the log: a file of one, or a directory that has one, and then the tiles, too.
-func evidence(path string, key trust.VKey) (ledger.Checkpoint, fs.FS, error) {
+func evidence(path string, hand *atHand) (ledger.Checkpoint, fs.FS, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
@@ -304,16 +262,16 @@ func evidence(path string, key trust.VKey) (ledger.Checkpoint, fs.FS, error) {
 		if err != nil {
 			return ledger.Checkpoint{}, nil, err
 		}
-		c, err := ledger.OpenCheckpoint(note, key.Name, key)
+		c, err := hand.open(note)
 		return c, nil, err
 	}
 	// A published ledger, what holds one, or a witness's memory, which has no tiles.
-	for _, sub := range []string{".", "ledger", "public/ledger", strings.TrimPrefix(key.Name, "sallyport/")} {
+	for _, sub := range []string{".", "ledger", "public/ledger", strings.TrimPrefix(hand.key.Name, "sallyport/")} {
 		files := os.DirFS(filepath.Join(path, filepath.FromSlash(sub)))
 		if _, err := fs.Stat(files, "checkpoint"); err != nil {
 			continue
 		}
-		log, err := openLog(files, key)
+		log, err := hand.log(files)
 		if err != nil {
 			return ledger.Checkpoint{}, nil, err
 		}
@@ -326,13 +284,9 @@ func evidence(path string, key trust.VKey) (ledger.Checkpoint, fs.FS, error) {
 }
 
 // goOn opens the zone, which waits if entries may be lost, and takes in what officers have signed since.
-func goOn(ctx context.Context, zone string, lost bool, opts RestoreOptions, out *Restored) (err error) {
+func goOn(ctx context.Context, zone string, lost bool, hand *atHand, opts RestoreOptions, out *Restored) (err error) {
 	if lost {
-		key, err := ledgerKey(zone, opts.Ledger)
-		if err != nil {
-			return err
-		}
-		log, err := openLog(os.DirFS(filepath.Join(zone, "public", "ledger")), key)
+		log, err := hand.log(os.DirFS(filepath.Join(zone, "public", "ledger")))
 		if err != nil {
 			return err
 		}

@@ -102,8 +102,10 @@ func lived(t *testing.T) string {
 			tx.Attach(ctx, bodies),
 			tx.Exec(ctx, "INSERT INTO narinfo (track, hash, path, body, nar, blob, form) VALUES ('dev', ?, ?, ?, ?, ?, 'flat')", path.Hash(), path.String(), body, hello.SHA256.String(), hello.SHA256.String()))
 	})
+	e.Renew(trust.ContextStatement)
 	note, err := store.Witness(filepath.Join(t.TempDir(), "state"), e.Zone.LedgerFS(), e.Zone.LedgerVKey(), enclavetest.Key(t, "wilma/witness"), e.Clock())
 	must(err)
+	e.Renew(trust.ContextCheckpoint) // it cosigned what the former key signed
 	_, _, err = e.Zone.AddCosigned(ctx, note)
 	must(err)
 	must(e.Zone.Close())
