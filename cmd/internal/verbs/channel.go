@@ -15,6 +15,7 @@ import (
 	"sallyport/guix/channel/git"
 	"sallyport/guix/channel/openpgp"
 	"sallyport/guix/scheme"
+	"sallyport/internal/crossing/pin/account"
 	"sallyport/internal/judge/authenticate"
 	"sallyport/internal/trust"
 )
@@ -36,9 +37,9 @@ type channelFinding struct {
 
 func channelAuthenticate(env *frame.Env) *cobra.Command {
 	var (
-		repository, keyring, end, historical, since string
-		alternates                                  []string
-		noCache, strict, fsck, list                 bool
+		repository, keyring, end, historical, since, of string
+		alternates                                      []string
+		noCache, strict, fsck, list                     bool
 	)
 	c := &cobra.Command{
 		Use:   "authenticate [flags] INTRODUCTION FINGERPRINT",
@@ -48,12 +49,14 @@ func channelAuthenticate(env *frame.Env) *cobra.Command {
 are handed over on paper or by another way that can be trusted. Unlike Guix, the introduction is always checked, and all bad commits are listed.
 
 What Guix passes over is counted as findings: a signature made after its key's expiry or revocation, weak hashes, odd headers and so on. With
---since, findings about commits newer than that one refuse; with --strict, all do.
+--since, findings about commits newer than that one refuse; with --strict, all do. With --channel, they are ruled on as by channel pin in the zone: those
+newer than its first pin of that channel refuse, but for what the zone's excuses let pass. Excuses that were used are listed, and those that have ended.
 
 Nothing is written into the repository, and nothing of its configuration or hooks is read or run. Commits that were proven are remembered in the
 user's cache, sealed with a key in his state directory, so that the next run takes less time; it comes to the same verdict.`,
 		Example: `  sallyport channel authenticate --repository guix 9edb3f66fd807b096b48283debdcddccfea34bad "BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA"
   sallyport channel authenticate --repository nonguix --keyring origin/keyring --end 3f2c... 897c1a470da759236cc11798f4e0a5f7d4d59fbc 2A393FFF68F4EF7A3D2912AF6F5120A022FBB2D5
+  sallyport channel authenticate --repository guix --zone outside --channel guix 9edb3f66... BBB02DDF...
   sallyport channel authenticate --repository guix --json --findings 9edb3f66... BBB02DDF... | jq '.findings[].commit'`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,6 +79,14 @@ user's cache, sealed with a key in his state directory, so that the next run tak
 					return frame.Usage("--since %q is not the id of a commit: 40 lower-case hexadecimal digits", since)
 				}
 			}
+			if of != "" {
+				if since != "" {
+					return frame.Usage("--channel has a commit since which findings refuse: the zone's first pin; leave --since out")
+				}
+				if err := zonePolicy(cmd.Context(), env, of, &policy); err != nil {
+					return err
+				}
+			}
 			if strict {
 				policy.Raise = make(map[string]bool)
 				for _, f := range channel.FindingCodes() {
@@ -96,12 +107,31 @@ user's cache, sealed with a key in his state directory, so that the next run tak
 	f.StringVarP(&end, "end", "e", "HEAD", "the commit to authenticate: its id, a tag or a branch")
 	f.StringVar(&historical, "historical-authorizations", "", "a file like .guix-authorizations with the keys that may sign where parents have none")
 	f.StringVar(&since, "since", "", "a commit: about newer ones findings refuse")
+	f.StringVar(&of, "channel", "", "the channel of the zone by whose first pin and excuses findings are ruled on")
 	f.BoolVar(&strict, "strict", false, "refuse every finding")
 	f.BoolVar(&list, "findings", false, "list the findings, do not only count them")
 	f.BoolVar(&fsck, "fsck", false, "check every file and tree of the end as well: what a checkout would hold")
 	f.BoolVar(&noCache, "no-cache", false, "judge every commit again and remember nothing")
 	f.StringArrayVar(&alternates, "alternate", nil, "a directory of objects to use beside the repository's own (what the repository names is not followed)")
 	return c
+}
+
+// zonePolicy takes the first pin and the excuses of a channel from the zone outside. (Inside, the orders in force excuse, when a channel is imported.)
+func zonePolicy(ctx context.Context, env *frame.Env, name string, policy *authenticate.Policy) error {
+	z, err := env.Zone(ctx, "outside")
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	pins, err := account.Pins(ctx, z, name)
+	if err != nil {
+		return err
+	}
+	if len(pins) > 0 {
+		policy.Since = pins[0].Commit
+	}
+	policy.Excuses, err = account.Excuses(ctx, z, name)
+	return err
 }
 
 // historicalKeys reads a file in the form of .guix-authorizations.
@@ -196,6 +226,14 @@ func printReport(env *frame.Env, report *authenticate.Report, ruling *authentica
 		Name    string `json:"name,omitempty"`
 		Commits int    `json:"commits"`
 	}
+	type excused struct {
+		Name   string `json:"name"`
+		Code   string `json:"code"`
+		Commit string `json:"commit"`
+		By     string `json:"by"`
+		Until  string `json:"until"`
+		Reason string `json:"reason"`
+	}
 	out := struct {
 		Type         string           `json:"type"`
 		Commit       string           `json:"commit"`
@@ -206,7 +244,15 @@ func printReport(env *frame.Env, report *authenticate.Report, ruling *authentica
 		Signers      []signer         `json:"signers"`
 		Counts       map[string]int   `json:"finding_counts"`
 		Findings     []channelFinding `json:"findings,omitempty"`
-	}{"authenticated", report.End.String(), report.Introduction.String(), report.Signer.String(), report.Commits, report.Judged, []signer{}, map[string]int{}, nil}
+		Excused      []excused        `json:"excused,omitempty"`
+		Over         []string         `json:"excuses_over,omitempty"`
+	}{Type: "authenticated", Commit: report.End.String(), Introduction: report.Introduction.String(), Signer: report.Signer.String(), Commits: report.Commits, Judged: report.Judged, Signers: []signer{}, Counts: map[string]int{}}
+	for _, e := range ruling.Excused {
+		out.Excused = append(out.Excused, excused{e.Excuse.Name, e.Finding.Code, e.Finding.Commit.String(), e.Excuse.By, trust.FormatDate(e.Excuse.Expires), e.Excuse.Reason})
+	}
+	for _, e := range ruling.Expired {
+		out.Over = append(out.Over, e.Name)
+	}
 	for _, s := range report.Signers {
 		name := ""
 		if k := report.Keyring.ByFingerprint(s.Key); k != nil {
@@ -230,6 +276,12 @@ func printReport(env *frame.Env, report *authenticate.Report, ruling *authentica
 			if n := out.Counts[code[0]]; n > 0 {
 				fmt.Fprintf(w, "finding %s: %d: %s\n", code[0], n, code[1])
 			}
+		}
+		for _, e := range out.Excused {
+			fmt.Fprintf(w, "EXCUSED %s in commit %s: %s, by %s until %s: %s\n", e.Code, e.Commit, e.Name, e.By, e.Until, e.Reason)
+		}
+		for _, name := range out.Over {
+			fmt.Fprintf(w, "excuse %s has ended\n", name)
 		}
 		if list {
 			for _, f := range report.Findings {

@@ -11,7 +11,11 @@ import (
 	"time"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/guix/channel"
 	"sallyport/guix/channel/channeltest"
+	"sallyport/internal/judge/authenticate"
+	"sallyport/internal/outside/channels"
+	"sallyport/internal/store"
 )
 
 // TestChannelAuthenticate: one promise of the manual a step.
@@ -104,4 +108,81 @@ func TestChannelAuthenticate(t *testing.T) {
 			check("several bad commits", run("-r", bad, h.Introduction.String(), h.Signer.String()), 3, "3 reasons", "commit-unsigned", "key-unauthorized", "signature-bad", "An Author", ".guix-authorizations")
 		}
 	}
+}
+
+// TestChannelAuthenticateExcuses: with a zone's channel, what is newer than its first pin refuses, unless the zone excuses it, and that is told.
+func TestChannelAuthenticateExcuses(t *testing.T) {
+	w, err := channeltest.NewWorld(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := t.TempDir()
+	ends, h := channeltest.Growing(w, 16)
+	h.Refs["refs/heads/master"] = ends[2]
+	h.Refs["refs/heads/end"] = ends[15]
+	repo, zone := filepath.Join(top, "channel.git"), filepath.Join(top, "outside")
+	if err := h.Write(repo); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+	clock := func() time.Time { return now }
+	cfg, err := store.NewConfig(store.Outside, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Space.Reserve = 0
+	if err := store.Init(zone, cfg, clock, rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	inZone := func(f func(p *channels.Pinner) error) {
+		t.Helper()
+		z, err := store.Open(t.Context(), zone, store.Options{Clock: clock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer z.Close()
+		if err := f(&channels.Pinner{Zone: z, Clock: clock, Rand: rand.Reader}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) outcome {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		env := &frame.Env{Program: "sallyport", Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Rand: rand.Reader, Clock: clock, Getenv: func(string) string { return "" }}
+		root := frame.Root(env, "", "", "", channelNoun(env))
+		args = append([]string{"channel", "authenticate", "--zone", zone, "--channel", "guix", "-r", repo, "--no-cache"}, args...)
+		return outcome{frame.Run(t.Context(), env, root, append(args, h.Introduction.String(), h.Signer.String())), stdout.String(), stderr.String()}
+	}
+	check := func(what string, o outcome, code int, said ...string) {
+		t.Helper()
+		if o.code != code {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", what, o.code, code, o.stdout, o.stderr)
+		}
+		for _, s := range said {
+			if !strings.Contains(o.stdout+o.stderr, s) {
+				t.Errorf("%s: not said: %q\n%s%s", what, s, o.stdout, o.stderr)
+			}
+		}
+	}
+	check("no pin yet", run(), 0, "finding malformed-headers: 2")
+	inZone(func(p *channels.Pinner) error {
+		_, err := p.Pin(t.Context(), channels.Request{Channel: "guix", Repository: repo, Commit: ends[2].String(), URL: "https://git.example.org/guix.git", Introduction: h.Introduction, Signer: h.Signer})
+		return err
+	})
+	check("newer than the first pin", run(), 3, "malformed-headers", "an excuse has to be named")
+	check("the pin itself", run("--end", "master"), 0)
+	inZone(func(p *channels.Pinner) error {
+		return p.Excuse(t.Context(), channels.Excuse{Channel: "guix", Excuse: authenticate.Excuse{Name: "old-tool", Code: channel.FindingHeaders, Reason: "asked by telephone", By: "olga", Expires: now.Add(30 * 24 * time.Hour)}})
+	})
+	check("excused", run(), 0, "EXCUSED malformed-headers in commit ", "old-tool, by olga until 2025-01-31", "asked by telephone")
+	var out struct {
+		Excused []struct{ Name, Code, Commit, By, Until, Reason string }
+		Over    []string `json:"excuses_over"`
+	}
+	if o := run("--json"); json.Unmarshal([]byte(o.stdout), &out) != nil || len(out.Excused) != 2 || out.Excused[0].Name != "old-tool" || out.Excused[0].Reason == "" || len(out.Over) != 0 {
+		t.Errorf("%+v\n%s%s", out, o.stdout, o.stderr)
+	}
+	check("a commit twice", run("--since", ends[2].String()), 2)
+	now = now.Add(31 * 24 * time.Hour)
+	check("the excuse has ended", run(), 3, "malformed-headers", "the excuse \"old-tool\", by olga, ended at 2025-01-31")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"sallyport/guix/channel"
 	"sallyport/guix/channel/git"
@@ -136,8 +137,13 @@ func (r *Repository) Refused(v *channel.Verdict, ruling *Ruling) trust.Refusals 
 		if n > 1 {
 			subject = fmt.Sprintf("%d commits from %s on", n, f.Commit)
 		}
-		all.Add(trust.Refuse(f.Code, subject, "%s; key %s; by %s", f.Detail, f.Key, f.Author).
-			WithHint("policy refuses this finding; an excuse has to be named there, with a reason and a date of expiry"))
+		hint := "policy refuses this finding; an excuse has to be named there, with a reason and a date of expiry"
+		for _, e := range ruling.Expired {
+			if e.covers(f) {
+				hint = fmt.Sprintf("the excuse %q, by %s, ended at %s", e.Name, e.By, e.Expires.UTC().Format(time.RFC3339))
+			}
+		}
+		all.Add(trust.Refuse(f.Code, subject, "%s; key %s; by %s", f.Detail, f.Key, f.Author).WithHint(hint))
 	}
 	return all
 }
