@@ -67,8 +67,9 @@ func (r *Repositories) Items(ctx context.Context, channel string) ([]Entry, erro
 	return all, rows.Err()
 }
 
-// Open opens the repository of a channel with the objects of all its items. What is missing is unpacked from the cas first. If nothing of the channel ever came, it is
-// an error that is fs.ErrNotExist.
+// Open opens the repository of a channel with the objects of all its items. What is missing is unpacked from the cas first. An item whose content the cas has lost, and what
+// stands on it alone, is passed over: its commits are missing, and whoever asks for them is told. If nothing of the channel ever came, it is an error that is
+// fs.ErrNotExist.
 func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.Repository, error) {
 	if err := trust.CheckChannel(channel); err != nil {
 		return nil, err
@@ -90,7 +91,12 @@ func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.
 		return nil, err
 	}
 	if len(missing) > 0 {
-		if err := r.unpack(ctx, channel, missing); err != nil {
+		err := r.unpack(ctx, channel, missing)
+		if refused, ok := trust.AsRefusals(err); ok {
+			// Of what was let in before. It is no fault of what is judged now.
+			return nil, fmt.Errorf("repository of channel %s: %v", channel, refused)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("repository of channel %s: %w", channel, err)
 		}
 	}
@@ -100,11 +106,15 @@ func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.
 // missing are the items whose commits the repository does not have.
 func (r *Repositories) missing(channel string, items []Entry) ([]Entry, error) {
 	repo, err := authenticate.Open(r.Dir(channel), authenticate.Options{})
-	if refused, ok := trust.AsRefusals(err); errors.Is(err, fs.ErrNotExist) || ok && refused.Has(authenticate.CodeNoRepository) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return items, nil
 	}
+	if _, refused := trust.AsRefusals(err); refused {
+		// It is damaged, and only a copy.
+		return items, durable.RemoveAll(r.Dir(channel))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; it is only a copy: remove %s", err, r.Dir(channel))
+		return nil, err
 	}
 	defer repo.Close()
 	reader := repo.Database().NewReader()
@@ -145,15 +155,18 @@ func (r *Repositories) unpack(ctx context.Context, channel string, items []Entry
 	var rest []waiting
 	for _, e := range items {
 		p, h, err := Read(r.Zone.CAS, e.Item, io.Discard)
+		if _, refused := trust.AsRefusals(err); refused {
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		rest = append(rest, waiting{e, p, h})
 	}
-	dir := r.Dir(channel)
-	if err := durable.MkdirAll(durable.OS{}, dir, 0o755); err != nil {
+	if err := r.make(channel); err != nil {
 		return err
 	}
+	dir := r.Dir(channel)
 	for len(rest) > 0 {
 		n := len(rest)
 		for i := 0; i < len(rest); {
@@ -173,8 +186,7 @@ func (r *Repositories) unpack(ctx context.Context, channel string, items []Entry
 			rest = slices.Delete(rest, i, i+1)
 		}
 		if len(rest) == n {
-			w := rest[0]
-			return trust.Refuse("channel-basis", w.Item.Name, "it stands on commit %s, of which no item is here", w.p.Basis).WithHint("have the channel sent again as a whole")
+			return nil
 		}
 	}
 	return nil
@@ -186,9 +198,6 @@ func has(dir string, commits []git.ID) (bool, error) {
 		return true, nil
 	}
 	repo, err := authenticate.Open(dir, authenticate.Options{})
-	if refused, ok := trust.AsRefusals(err); ok && refused.Has(authenticate.CodeNoRepository) {
-		return false, nil
-	}
 	if err != nil {
 		return false, err
 	}
@@ -219,6 +228,17 @@ func (r *Repositories) Unpack(ctx context.Context, g *gitrun.Git, dir, base stri
 	return err
 }
 
+// make makes a repository without anything in it, if there is none.
+func (r *Repositories) make(channel string) error {
+	dir := r.Dir(channel)
+	for _, d := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		if err := durable.MkdirAll(durable.OS{}, filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(dir, "HEAD"), []byte("ref: refs/heads/none\n"), 0o644)
+}
+
 // Adopt moves the packs of a repository, in which items were unpacked, into the one of a channel: what the gate has judged need not be unpacked again.
 func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ...trust.Item) error {
 	unlock, err := r.Zone.LockContext(ctx, lock)
@@ -226,15 +246,10 @@ func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ..
 		return err
 	}
 	defer unlock()
-	dir := r.Dir(channel)
-	for _, d := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
-		if err := durable.MkdirAll(durable.OS{}, filepath.Join(dir, d), 0o755); err != nil {
-			return err
-		}
-	}
-	if err := os.WriteFile(filepath.Join(dir, "HEAD"), []byte("ref: refs/heads/none\n"), 0o644); err != nil {
+	if err := r.make(channel); err != nil {
 		return err
 	}
+	dir := r.Dir(channel)
 	packs := filepath.Join(from, "objects", "pack")
 	entries, err := os.ReadDir(packs)
 	if err != nil {
