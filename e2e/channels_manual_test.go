@@ -1,0 +1,67 @@
+package e2e_test
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestChannelsManual follows docs/operate/channels.md, command by command, behind the ceremony that it begins after.
+func TestChannelsManual(t *testing.T) {
+	t.Parallel()
+	for _, program := range []string{"bash", "git", "gpg", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("NOT TESTED: that docs/operate/channels.md can be followed: no %s here; remedy: apt-get install bash git gnupg curl", program)
+		}
+	}
+	dir := t.TempDir()
+	// gpg's agent has a socket there, whose name has to be short.
+	home, err := os.MkdirTemp("/tmp", "gpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "PATH="+binDir+":"+os.Getenv("PATH"), "LC_ALL=C", "GNUPGHOME="+home, "HOME="+home, "GIT_CONFIG_NOSYSTEM=1")
+	t.Cleanup(func() {
+		kill := exec.Command("gpgconf", "--kill", "gpg-agent")
+		kill.Env = env
+		if out, err := kill.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		os.RemoveAll(home)
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	change := strings.NewReplacer("key generate ", "key generate --no-passphrase ", "channel create ", "channel create --no-passphrase ", "127.0.0.1:8090", l.Addr().String())
+	var define, last string
+	for _, page := range []string{"ceremony.md", "channels.md"} {
+		titles, blocks := scripts(t, page)
+		if len(blocks) < 4 {
+			t.Fatalf("%s has %d blocks of commands", page, len(blocks))
+		}
+		for i, block := range blocks {
+			if strings.HasPrefix(block, "fingerprint()") {
+				define = block
+				continue
+			}
+			cmd := exec.CommandContext(t.Context(), "bash", "-eu", "-o", "pipefail", "-c", define+change.Replace(block))
+			cmd.Dir, cmd.Env = dir, env
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s, %s: %v\n%s\n%s", page, titles[i], err, block, out)
+			}
+			last = string(out)
+		}
+	}
+	if !strings.Contains(last, "add hello") || !strings.Contains(last, "commits since the introduction") {
+		t.Errorf("%s", last)
+	}
+	if scm := string(read(t, filepath.Join(dir, "channels.scm"))); !strings.Contains(scm, "release 1 of") || !strings.Contains(scm, "(name 'enclave-packages)") {
+		t.Errorf("%s", scm)
+	}
+}
