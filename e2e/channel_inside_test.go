@@ -2,12 +2,15 @@ package e2e_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,6 +21,8 @@ import (
 	"sallyport/guix/channel/git"
 	"sallyport/internal/crossing/pin"
 	"sallyport/internal/enclavetest"
+	"sallyport/internal/judge/authenticate"
+	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/trust"
 )
 
@@ -308,4 +313,174 @@ func TestChannelOnFullDisk(t *testing.T) {
 	full(4<<20, w.bring(20, second)) // git itself
 	w.must(w.importOf("channel-slip-20.txt", "channel-volume-20")...)
 	w.tidy()
+}
+
+// TestChannelReal measures the import of a real channel, complete, where the environment says that a mirror of it lies (a bare repository with the branch keyring).
+func TestChannelReal(t *testing.T) {
+	const variable = "SALLYPORT_E2E_NONGUIX"
+	dir := os.Getenv(variable)
+	if dir == "" {
+		t.Skipf("NOT MEASURED: the import of a real channel: name a mirror of nonguix in %s", variable)
+	}
+	repo, err := authenticate.Open(dir, authenticate.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repo.Close()
+	p := &pin.Pin{Channel: "nonguix", URL: "https://forge.example/nonguix", Branch: "master"}
+	for id, text := range map[*git.ID]string{&p.Introduction: "897c1a470da759236cc11798f4e0a5f7d4d59fbc", &p.Commit: "caa8c0b4646b993537be13c9bc819b3df68ab9b2"} {
+		if *id, err = git.ParseID(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signer, err := hex.DecodeString("2A393FFF68F4EF7A3D2912AF6F5120A022FBB2D5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(p.Signer[:], signer)
+	if p.Keyring, err = repo.Branch("keyring"); err != nil {
+		t.Fatal(err)
+	}
+	measureChannel(t, repo, p)
+}
+
+// TestChannelLarge measures the import of a channel with the files of the Guix channel and much that does not compress beside them. The history is a short one.
+func TestChannelLarge(t *testing.T) {
+	const variable = "SALLYPORT_E2E_GUIX"
+	dir := os.Getenv(variable)
+	if dir == "" {
+		t.Skipf("NOT MEASURED: the import of a large channel: name a mirror of guix, which need not have its largest files, in %s", variable)
+	}
+	guix, err := authenticate.Open(dir, authenticate.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guix.Close()
+	c := enclavetest.NewChannel(t, "large", 5)
+	reader := guix.Database().NewReader()
+	get := func(id git.ID, kind git.Kind) []byte {
+		data, err := reader.Read(id, kind)
+		if err != nil && !git.IsMissing(err) {
+			t.Fatal(err)
+		}
+		return bytes.Clone(data)
+	}
+	var copied func(id git.ID, top bool) git.ID
+	copied = func(id git.ID, top bool) git.ID {
+		var entries []channeltest.Entry
+		for e, err := range git.Entries(get(id, git.KindTree)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := string(e.Name)
+			if top && name == ".guix-authorizations" {
+				continue
+			}
+			if e.IsTree() {
+				entries = append(entries, channeltest.Entry{Mode: e.Mode, Name: name, ID: copied(e.ID, false)})
+			} else if data := get(e.ID, git.KindBlob); data != nil {
+				entries = append(entries, channeltest.Entry{Mode: e.Mode, Name: name, ID: c.Put(git.KindBlob, data)})
+			}
+		}
+		if top {
+			entries = append(entries, c.Entries(map[string]string{".guix-authorizations": c.List(c.A, c.B, c.R)})...)
+			noise := make([]byte, 4<<20)
+			var more []channeltest.Entry
+			for i := range 75 {
+				for j := 0; j < len(noise); j += sha256.Size {
+					x := sha256.Sum256(fmt.Appendf(nil, "%d %d", i, j))
+					copy(noise[j:], x[:])
+				}
+				more = append(more, channeltest.Entry{Mode: git.ModeFile, Name: fmt.Sprintf("noise-%02d.png", i), ID: c.Put(git.KindBlob, noise)})
+			}
+			entries = append(entries, channeltest.Entry{Mode: git.ModeTree, Name: "noise", ID: c.Tree(more...)})
+		}
+		return c.Tree(entries...)
+	}
+	end, err := guix.Commit("master")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit, err := git.ParseCommit(get(end, git.KindCommit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := c.Commit(channeltest.Spec{Tree: copied(commit.Tree, true), Parents: []git.ID{c.Ends[4]}, Signer: c.A, At: 1700000000})
+	_, repo := c.Repository()
+	o := c.Order(enclavetest.Epoch)
+	measureChannel(t, repo, &pin.Pin{Channel: o.Name, URL: o.URL, Branch: o.Branch, Introduction: c.History.Introduction, Signer: c.History.Signer, Keyring: c.Keyring, Commit: large})
+}
+
+// measureChannel imports, shows and approves a channel, complete.
+func measureChannel(t *testing.T, repo *authenticate.Repository, p *pin.Pin) {
+	h := sha256.New()
+	n := &countingWriter{w: h}
+	if err := repo.Nar(t.Context(), p.Commit, n); err != nil {
+		t.Fatal(err)
+	}
+	h.Sum(p.NarHash[:0])
+	p.NarSize = n.n
+	g, err := gitrun.Find(t.Context(), os.Getenv("PATH"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, governed(t), "inside")
+	file, err := os.Create(w.path("item"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	h.Reset()
+	n = &countingWriter{w: io.MultiWriter(h, file)}
+	if err := pin.Create(t.Context(), g, repo, w.dir, p, git.ID{}, n); err != nil {
+		t.Fatal(err)
+	}
+	it := trust.Item{Kind: trust.KindChannel, Size: n.n}
+	h.Sum(it.SHA256[:0])
+	if it.Name, err = p.ItemName(it.SHA256); err != nil {
+		t.Fatal(err)
+	}
+	w.craft(10, "volume", "slip", map[trust.Item]func() io.Reader{it: func() io.Reader { return io.NewSectionReader(file, 0, it.Size) }})
+	w.order("order", "channel", "--reason", "measured", p.Channel, p.URL, p.Branch, p.Introduction.String(), fmt.Sprintf("%X", p.Signer[:]))
+	debug.FreeOSMemory() // what this process has at its start counts as its child's peak
+	in := w.patient(w.importOf("slip", "volume")...)
+	t.Logf("imported: item %d MB, checkout %d MB: %v, peak %d MB\n%s", it.Size>>20, p.NarSize>>20, in.took, in.peak>>20, in.stdout)
+	show := w.patient(station, "review", "show", "--zone", "inside", "10")
+	t.Logf("shown: %v, peak %d MB\n%.2000s", show.took, show.peak>>20, show.stdout)
+	for _, who := range []string{"alice", "bob"} {
+		approved := w.patient(w.approveArgs(10, who)...)
+		t.Logf("approved by %s: %v, peak %d MB", who, approved.took, approved.peak>>20)
+	}
+	if in.peak > 1<<30 {
+		t.Errorf("the import took %d MB of memory", in.peak>>20)
+	}
+}
+
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return c.w.Write(p)
+}
+
+// patient runs a command that must succeed, however long it takes.
+func (w *world) patient(args ...string) *result {
+	w.t.Helper()
+	r := &result{args: args}
+	cmd := w.command(context.Background(), args)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	start := time.Now()
+	err := cmd.Run()
+	r.took, r.code, r.stdout, r.stderr = time.Since(start), cmd.ProcessState.ExitCode(), stdout.Bytes(), stderr.Bytes()
+	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		r.peak = u.Maxrss << 10
+	}
+	if err != nil {
+		w.t.Fatalf("%v: %v", err, r)
+	}
+	return r
 }
