@@ -176,6 +176,12 @@ func TestThiefOfFormerKeys(t *testing.T) {
 	w.renewal("root-2.draft", "ledger", "station")
 	// A root that names a key which the zone has dropped is refused by it.
 	w.must(station, "key", "renew", "--zone", "inside", "--anew", "--out", "anew.pub", "ledger")
+	for file, warned := range map[string]bool{"ledger.pub": true, "anew.pub": false} {
+		r := w.must(station, "trust", "rotate", "--zone", "inside", "--draft", file+".draft", "--old", strings.TrimSuffix(log, log[strings.LastIndex(log, "+"):]), "--new", file)
+		if strings.Contains(string(r.stderr), "will not accept it") != warned {
+			t.Errorf("who drafts with %s is told: %v; %v", file, !warned, r)
+		}
+	}
 	w.officers("trust", "root", "root-2.draft")
 	before := w.kept()
 	w.refuses("key-unnamed", station, "trust", "accept", "--zone", "inside", "root-2.draft")

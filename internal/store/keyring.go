@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
@@ -68,15 +69,14 @@ func (k zoneKey) of(r *keyring) *trust.Key {
 	return r.station
 }
 
-// known returns the keys of a root that are of this kind, as far as they count for what is done at the time of tx; all of them if tx is nil.
-func (k zoneKey) named(root *trust.Root, key trust.VKey, tx *Tx) bool {
-	if root == nil {
-		return false
-	}
-	if tx != nil {
-		return slices.ContainsFunc(root.Signers(k.context, tx.now), func(v trust.VKey) bool { return v.String() == key.String() })
-	}
-	return slices.ContainsFunc(root.Keys, func(r trust.RootKey) bool {
+// counts reports whether a root lets the key sign for the zone at a time.
+func (k zoneKey) counts(root *trust.Root, key trust.VKey, at time.Time) bool {
+	return slices.ContainsFunc(root.Signers(k.context, at), func(v trust.VKey) bool { return v.String() == key.String() })
+}
+
+// named reports whether a root names the key for a zone, at whatever time it may count.
+func (k zoneKey) named(root *trust.Root, key trust.VKey) bool {
+	return root != nil && slices.ContainsFunc(root.Keys, func(r trust.RootKey) bool {
 		return r.Context == k.context && r.Owner == trust.Station && r.Key == key.String()
 	})
 }
@@ -272,7 +272,7 @@ func (z *Zone) RenewKey(ctx context.Context, of trust.Context, rand io.Reader) (
 		return now, next, false, err
 	}
 	old := k.of(ring)
-	if !k.named(root, old.VKey(), nil) {
+	if !k.named(root, old.VKey()) {
 		return now, next, false, trust.Refuse("key-unnamed", old.ID(), "the root in force, version %d, does not name the key that this zone has: nobody could follow from it to another", root.Version).
 			WithHint("have officers enroll it first: 'trust enroll --person station --key FILE', FILE being the line that this zone's key makes; 'zone status' shows it")
 	}
@@ -397,24 +397,34 @@ type keyChange struct {
 	to   *trust.Key
 }
 
+// CheckKeys says what is wrong with a draft of the root that is to follow one: that it takes from this zone a key without giving it one that it has.
+func (z *Zone) CheckKeys(known, draft *trust.Root) error {
+	ring, err := z.loadKeys(context.Background(), z.catalog.readers)
+	if err != nil {
+		return err
+	}
+	_, err = z.keyChanges(ring, known, draft, z.clock())
+	return err
+}
+
 // keyChanges says which keys change with a root. A root that takes a key from the zone without giving it one that it has is refused: the zone could make no entry any more
 // that the root's readers believe.
-func (tx *Tx) keyChanges(known, root *trust.Root) ([]keyChange, error) {
+func (z *Zone) keyChanges(ring *keyring, known, root *trust.Root, now time.Time) ([]keyChange, error) {
 	var list []keyChange
 	var bad trust.Refusals
 	for _, k := range zoneKeys() {
-		old := k.of(tx.growth.keys)
-		if !k.named(known, old.VKey(), nil) {
+		old := k.of(ring)
+		if !k.named(known, old.VKey()) {
 			continue // it never named this zone's key: it is another zone's root
 		}
-		next, err := k.readNext(tx.z.Dir)
+		next, err := k.readNext(z.Dir)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case next != nil && k.named(root, next.VKey(), tx):
+		case next != nil && k.counts(root, next.VKey(), now):
 			list = append(list, keyChange{k, next})
-		case !k.named(root, old.VKey(), nil):
+		case !k.named(root, old.VKey()):
 			bad.Add(trust.Refuse("key-unnamed", fmt.Sprintf("root version %d", root.Version), "it does not name %s, the %s key of this zone, nor one that was made here to follow it", old.ID(), k.context).
 				WithHint("'key renew --zone DIR " + k.file + "' makes the key in the zone; officers sign a root that names what it prints"))
 		}

@@ -124,7 +124,7 @@ func (z *Zone) SetRoot(ctx context.Context, msg []byte, pin trust.Pinned) (*trus
 		if root.Enclave != z.Config.Enclave {
 			return trust.Refuse("root-enclave", "root", "it is of %q, the zone of %q", root.Enclave, z.Config.Enclave)
 		}
-		changes, err := tx.keyChanges(known, root)
+		changes, err := z.keyChanges(tx.growth.keys, known, root, tx.now)
 		if err != nil {
 			return err
 		}

@@ -62,6 +62,16 @@ func editVerb(env *frame.Env, c *cobra.Command, edit func(r *trust.Root) error) 
 		for _, s := range out {
 			env.Say("WARNING: %s", s)
 		}
+		// Officers would sign in vain: the zone refuses it.
+		if err := z.CheckKeys(in, d.Root); err != nil {
+			rs, ok := trust.AsRefusals(err)
+			if !ok {
+				return err
+			}
+			for _, r := range rs {
+				env.Say("WARNING: this zone will not accept it: %s: %s", r.Subject, r.Detail)
+			}
+		}
 		if before == nil {
 			return writeDraft(env, d, name)
 		}
@@ -175,6 +185,8 @@ func trustRotate(env *frame.Env) *cobra.Command {
 		Use:   "rotate --old NAME+HASH8 --new FILE.pub",
 		Short: "draft a root in which one key takes another's place",
 		Long: `Draft a root in which one key takes another's place: a person's, the station's, the ledger's, or a track's Guix key.
+
+The station's and the ledger's own keys are made by 'key renew', which prints the line for --new.
 
 A track's clients must authorise the new key before the root is in force, and the signer sign with it afterwards:
 docs/operate/ceremony.md has the order in which nobody sees a gap.`,

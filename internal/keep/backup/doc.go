@@ -42,7 +42,8 @@
 //	another log                        refused
 //
 // Where the published directory itself survived, nothing needs to be lost: put back with it, the zone has all
-// that was published, and its catalog is made again. Blobs that survived are taken, too, each by its digest.
+// that was published, and its catalog is made again. A zone that got other keys after the backup was made (package store) is given both: the former from the
+// backup, the new ones by name, which take their place with the root that names them. Blobs that survived are taken, too, each by its digest.
 //
 // A restore is made beside its place and renamed; one that was killed leaves nothing in that place, and its
 // remains go with the next.
