@@ -85,6 +85,12 @@ func TestCases(t *testing.T) {
 				if r.Detail == "" || r.Rule == "" || r.Commit.IsZero() {
 					t.Errorf("a refusal that says too little: %+v", r)
 				}
+				// What is not there has no author and no key; what has no signature that can be read has no key.
+				missing := r.Code == channel.CodeObjectMissing || r.Code == channel.CodeObjectMalformed || r.Code == channel.CodeIntroductionMissing || r.Code == channel.CodeNotDescendant
+				keyless := missing || r.Code == channel.CodeUnsigned || r.Code == channel.CodeSignatureForm
+				if !missing && (r.Author == "" || r.File == "") || !keyless && r.Key == "" {
+					t.Errorf("a refusal without author, key or file: %+v", r)
+				}
 			}
 			other := 0
 			for binding, p := range proofs {

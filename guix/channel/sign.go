@@ -40,26 +40,22 @@ func (a *authenticator) signature(n *node, c *git.Commit) (*Refusal, *signing) {
 		return refuse(CodeSignatureForm, "the signature must be an OpenPGP signature in armour with a checksum", "%s", Escape(err.Error())), nil
 	}
 	if sig.HashName() == "md5" {
-		return a.hashRefusal(n, c, "md5"), nil
+		r := a.hashRefusal(n, c, "md5")
+		r.Key = issuer(sig)
+		return r, nil
 	}
 	if sig.Type != openpgp.TypeBinary {
 		what := fmt.Sprintf("type %#02x", sig.Type)
 		if sig.Type == openpgp.TypeText {
 			what = "a text document"
 		}
-		return refuse(CodeSignatureText, "the signature must be of a binary document", "it is a signature of %s", what), nil
+		r := refuse(CodeSignatureText, "the signature must be of a binary document", "it is a signature of %s", what)
+		r.Key = issuer(sig)
+		return r, nil
 	}
 	key := a.req.Keyring.Issuer(sig)
 	if key == nil {
-		name := "that it does not name"
-		switch {
-		case len(sig.Print) == 20:
-			name = openpgp.Fingerprint(sig.Print).String()
-		case sig.Print != nil:
-			name = fmt.Sprintf("%X", sig.Print)
-		case sig.HasIssuer:
-			name = fmt.Sprintf("%016X", sig.Issuer)
-		}
+		name := issuer(sig)
 		r := refuse(CodeKeyMissing, "the keyring must have the key that signed", "the key %s is not in the keyring", name)
 		r.Key, r.File = name, a.req.Keyring.Commit.String()+":*.key"
 		return r, nil
@@ -77,6 +73,19 @@ func (a *authenticator) signature(n *node, c *git.Commit) (*Refusal, *signing) {
 	}
 	a.signatureNotes(n, c, sig, key)
 	return nil, s
+}
+
+// issuer is the key that a signature names: a claim.
+func issuer(sig *openpgp.Signature) string {
+	switch {
+	case len(sig.Print) == 20:
+		return openpgp.Fingerprint(sig.Print).String()
+	case sig.Print != nil:
+		return fmt.Sprintf("%X", sig.Print)
+	case sig.HasIssuer:
+		return fmt.Sprintf("%016X", sig.Issuer)
+	}
+	return "that it does not name"
 }
 
 // signatureNotes looks at what Guix does not, of a signature that is good.
