@@ -113,6 +113,10 @@ type channelIntake struct {
 
 func (c *channelIntake) judge(ctx context.Context, lists tracks) error {
 	var rs trust.Refusals
+	if _, ok := c.orders.Channel(c.name); !ok {
+		// There is nothing to hold it against, so nothing of it is unpacked.
+		return history.Fits(c.items[0].pin, c.orders).Err()
+	}
 	tips, err := c.here(ctx)
 	if err != nil {
 		return err
