@@ -3,6 +3,7 @@ package rebuild_test
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -16,8 +17,10 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/guix/channel/git"
 	"sallyport/guix/narinfo"
 	"sallyport/guix/storepath"
+	"sallyport/internal/crossing/pin"
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
@@ -234,6 +237,77 @@ func copyZone(t *testing.T, from string) string {
 		}
 	}
 	return to
+}
+
+// Where the channels of an outside stand, and what is excused there, comes back; what is no pin does not.
+func TestRebuildPins(t *testing.T) {
+	ctx := t.Context()
+	dir := filepath.Join(t.TempDir(), "outside")
+	cfg, err := store.NewConfig(store.Outside, enclavetest.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Space.Reserve = 0
+	clock := func() time.Time { return enclavetest.Epoch }
+	if err := store.Init(dir, cfg, clock, crand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	z, err := store.Open(ctx, dir, store.Options{Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	date := trust.FormatDate(enclavetest.Epoch)
+	add := func(number int, channel string, text []byte) {
+		t.Helper()
+		digest := trust.Sum(text)
+		if _, err := z.CAS.PutBytes(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Commit(ctx, func(tx *store.Tx) error {
+			return errors.Join(tx.Statement(statement.KindPinned, []statement.Subject{{Name: channel, SHA256: digest}}, map[string]any{"channel": channel, "commit": strings.Repeat("1", 40), "from": "-"}),
+				tx.Attach(ctx, digest),
+				tx.Exec(ctx, `INSERT INTO pin (channel, number, digest, text, added) VALUES (?, ?, ?, ?, ?)`, channel, number, digest.String(), text, date))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := pin.Pin{Channel: "guix", URL: "https://example.org/x", Branch: "master", Introduction: git.ID{1}, Keyring: git.ID{2}, Commit: git.ID{3}, NarSize: 9}
+	add(1, "guix", p.Text())
+	p.Commit = git.ID{4}
+	add(2, "guix", p.Text())
+	p.Channel = "nonguix"
+	add(1, "nonguix", p.Text())
+	excuse := func(reason string) {
+		t.Helper()
+		if err := z.Commit(ctx, func(tx *store.Tx) error {
+			return errors.Join(tx.Statement(statement.KindExcused, []statement.Subject{{Name: "guix", SHA256: trust.Sum(nil)}}, map[string]any{"name": "odd", "code": "weak-key", "channel": "guix", "commit": "-", "key": "-",
+				"until": "2026-04-01T00:00:00Z", "person": "carol", "reason": reason}),
+				tx.Exec(ctx, `INSERT OR REPLACE INTO excuse (name, code, channel, about, key, until, person, reason, added) VALUES ('odd', 'weak-key', 'guix', '-', '-', '2026-04-01T00:00:00Z', 'carol', ?, ?)`, reason, date))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	excuse("the first")
+	excuse("another of the same name")
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n := size(t, dir)
+	before := dump(t, dir, n)
+	if _, err := run(dir); err != nil {
+		t.Fatal(err)
+	}
+	differ(t, dump(t, dir, n), before)
+
+	if z, err = store.Open(ctx, dir, store.Options{Clock: func() time.Time { return enclavetest.Epoch.Add(25 * time.Hour) }}); err != nil {
+		t.Fatal(err)
+	}
+	add(3, "guix", []byte("no pin"))
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = run(dir)
+	enclavetest.WantCodes(t, err, "rebuild-digest")
 }
 
 // The rows come back as they were; the former catalog is kept; a second time works as well.
