@@ -41,6 +41,10 @@ func TestChannelVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	cases := channeltest.Cases()
+	if len(cases) < 40 {
+		t.Fatalf("%d histories: the table is not whole", len(cases))
+	}
+	stricter := 0
 	histories := make([]channeltest.History, len(cases))
 	for i, c := range cases {
 		h := c.Build(w)
@@ -90,12 +94,15 @@ func TestChannelVerdicts(t *testing.T) {
 				t.Errorf("ours: authentic %v (%s), the real program: %v\n%s", ours, why, theirs, tail(said))
 			case c.Stricter != "" && (ours || !theirs):
 				t.Errorf("ours: authentic %v, the real program: %v; the table says that ours is stricter (%s)\n%s", ours, theirs, c.Stricter, tail(said))
+			case c.Stricter != "":
+				stricter++
 			}
 			if _, err := os.Stat(filepath.Join(f.host, "hooked")); err == nil {
 				t.Error("a hook or the configuration of a repository was run")
 			}
 		})
 	}
+	t.Logf("%d histories: %d verdicts agree, ours is stricter in %d", len(cases), len(cases)-stricter, stricter)
 }
 
 // judge runs ours on a repository.
@@ -197,7 +204,7 @@ func TestChannelSpeed(t *testing.T) {
 			if ratio < c.faster {
 				t.Errorf("%.1f times faster, %.0f is the goal", ratio, c.faster)
 			}
-			if warm.wall > 5*time.Second || cold.memory > 500<<20 {
+			if warm.wall > time.Second || cold.memory > 500<<20 {
 				t.Errorf("warm %v, memory %d MB", warm.wall, cold.memory>>20)
 			}
 		})

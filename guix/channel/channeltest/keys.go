@@ -220,6 +220,8 @@ type Certificate struct {
 	NoReason   bool
 	Extra      []byte // packets at the end
 	SelfHashed []byte // subpackets of the self-signature
+	Flags      byte   // what the key is for; 0 for certifying and signing
+	Bound      bool   // the subkeys sign that they belong to it
 }
 
 // File makes the file of a key.
@@ -234,7 +236,11 @@ func (k *Key) File(c Certificate) []byte {
 	}
 	uid := fmt.Appendf(nil, "%s <%s@example.org>", k.Name, k.Name)
 	b = append(b, Packet(13, uid)...)
-	self := Form{Type: 0x13, Created: k.Created, Hashed: append(Subpacket(27, []byte{3}), c.SelfHashed...)}
+	flags := c.Flags
+	if flags == 0 {
+		flags = 3
+	}
+	self := Form{Type: 0x13, Created: k.Created, Hashed: append(Subpacket(27, []byte{flags}), c.SelfHashed...)}
 	if c.Lifetime > 0 {
 		self.Hashed = append(self.Hashed, Subpacket(9, binary.BigEndian.AppendUint32(nil, c.Lifetime))...)
 	}
@@ -242,7 +248,11 @@ func (k *Key) File(c Certificate) []byte {
 	b = append(b, k.Signature(self, k.framed(), framed)...)
 	for _, s := range c.Subkeys {
 		b = append(b, Packet(14, s.body)...)
-		b = append(b, k.Signature(Form{Type: 0x18, Created: s.Created, Hashed: Subpacket(27, []byte{2})}, k.framed(), s.framed())...)
+		f := Form{Type: 0x18, Created: s.Created, Hashed: Subpacket(27, []byte{2})}
+		if c.Bound {
+			f.Unhashed = Subpacket(32, s.Signature(Form{Type: 0x19, Created: s.Created}, k.framed(), s.framed())[6:])
+		}
+		b = append(b, k.Signature(f, k.framed(), s.framed())...)
 	}
 	return append(b, c.Extra...)
 }

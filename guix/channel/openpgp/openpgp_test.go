@@ -125,6 +125,37 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestMaySign(t *testing.T) {
+	k := some()
+	sub := func(c channeltest.Certificate) channeltest.Certificate {
+		c.Subkeys = []*channeltest.Key{k.b}
+		return c
+	}
+	own := k.a.File(sub(channeltest.Certificate{Bound: true}))
+	for _, tt := range []struct {
+		name string
+		file []byte
+		of   *channeltest.Key
+		want bool
+	}{
+		{"a primary key", k.a.File(channeltest.Certificate{}), k.a, true},
+		{"one that certifies alone", k.a.File(channeltest.Certificate{Flags: 1}), k.a, false},
+		{"one without a word about it", k.a.File(channeltest.Certificate{}), k.a, true},
+		{"a subkey", own, k.b, true},
+		{"a subkey that does not say so itself", k.a.File(sub(channeltest.Certificate{})), k.b, false},
+		{"another's subkey, with what it said of the other", slices.Concat(k.r.File(channeltest.Certificate{}), own[len(k.a.File(channeltest.Certificate{})):]), k.b, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if strings.Contains(tt.name, "without a word") {
+				tt.file = tt.file[:len(tt.file)-len(after(tt.file))] // the key packet alone
+			}
+			if got := ring(t, tt.file).ByFingerprint(tt.of.Fingerprint).MaySign(); got != tt.want {
+				t.Errorf("%v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
 // after cuts the first packet, the key, from a certificate.
 func after(file []byte) []byte {
 	n := int(file[2])<<24 | int(file[3])<<16 | int(file[4])<<8 | int(file[5])
@@ -214,6 +245,7 @@ func FuzzKeyring(f *testing.F) {
 		}
 		for _, key := range r.Keys() {
 			key.Status()
+			key.MaySign()
 			key.User()
 			if r.ByFingerprint(key.Fingerprint) == nil {
 				t.Fatal("a key that is not found by its fingerprint")
