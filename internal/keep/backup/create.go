@@ -152,8 +152,8 @@ func (c *creation) room(archive bool) error {
 	return nil
 }
 
-// skipped are the names at the top of a zone that a backup does not have, or has in its own way.
-var skipped = []string{"lock", "tmp", "cas", "catalog.sqlite", "restored", "served"}
+// skipped are the names at the top of a zone that a backup does not have, or has in its own way. Repositories are made again from the cas.
+var skipped = []string{"lock", "tmp", "cas", "catalog.sqlite", "restored", "served", "channels"}
 
 func (c *creation) files(snapshot string) error {
 	if err := c.tree(snapshot, ".", true, nil); err != nil {
