@@ -247,3 +247,56 @@ func TestChannelExcused(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestChannelDirty: a file that no reviewer could read the name of stops the channel before it is packed, and so do attributes by which nobody would check out what was
+// looked at.
+func TestChannelDirty(t *testing.T) {
+	b := newChannelBench(t)
+	ch := enclavetest.NewChannel(t, "guix", 2)
+	dirty := ch.Add(map[string]string{"good": "x", "a\x01b": "x"}, ch.Ends[1])
+	converted := ch.Add(map[string]string{".gitattributes": "* eol=crlf\n"}, ch.Ends[1])
+	b.repo, _ = ch.Repository()
+	b.h.Introduction, b.h.Signer = ch.History.Introduction, ch.History.Signer
+	b.h.Refs["refs/heads/keyring"] = ch.Keyring
+	text := strings.Replace(wanted, "guix.git", b.repo, 1)
+	good := b.pin(ch.Ends[1])
+	if p, _ := b.item(b.must(text)); p.Commit != good.Commit {
+		t.Errorf("%+v", p)
+	}
+	b.pin(dirty)
+	blobs := b.blobs()
+	_, err := b.collect(text)
+	suite.Want(t, err, "inspection-block")
+	if b.blobs() != blobs {
+		t.Error("something stayed")
+	}
+	b.pin(ch.Ends[1], func(p *pin.Pin) { p.Commit = converted })
+	_, err = b.collect(text)
+	suite.Want(t, err, authenticate.CodeAttributes)
+}
+
+// TestChannelTwice: two who collect at once wait for one another.
+func TestChannelTwice(t *testing.T) {
+	b := newChannelBench(t)
+	b.pin(b.ends[3])
+	r, err := ParseRequest([]byte("enclave = \"keep\"\n" + wanted))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	items := make([]trust.Item, 3)
+	for i := range items {
+		wg.Go(func() {
+			c, err := b.Collect(t.Context(), r, b.dir)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			items[i] = c.Items[0]
+		})
+	}
+	wg.Wait()
+	if items[0] != items[1] || items[1] != items[2] || b.row(`SELECT count(*) FROM collected`) != "1" {
+		t.Errorf("%v", items)
+	}
+}
