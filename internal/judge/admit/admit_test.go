@@ -505,3 +505,25 @@ func BenchmarkRecord(b *testing.B) {
 	}
 	b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
 }
+
+// A channel's item is a source to whoever serves it: a nar, bound to its name, that refers to nothing.
+func TestChannel(t *testing.T) {
+	t.Parallel()
+	e := enclavetest.New(t)
+	item := e.Source("guix-channel-"+strings.Repeat("0a", 20), "a bundle and a pin")
+	item.Kind = trust.KindChannel
+	e.Allow("dev", item)
+	v := mustView(t, e)
+	it, err := v.Item(item.Name)
+	if err != nil || it.Kind != trust.KindChannel || it.Flat() || it.Content != item.SHA256 || it.NarHash != item.SHA256 || it.NarSize != item.Size || len(it.References) != 0 {
+		t.Errorf("%+v, %v", it, err)
+	}
+	if !slices.Contains(v.Names(), item.Name) {
+		t.Errorf("%q", v.Names())
+	}
+	e.Order(func(o *trust.Orders) {
+		o.Recalls = append(o.Recalls, trust.Recall{SHA256: item.SHA256, Name: item.Name, Date: o.Date, Reason: "x"})
+	})
+	_, err = mustView(t, e).Item(item.Name)
+	suite.Want(t, err, "recalled")
+}
