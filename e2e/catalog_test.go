@@ -1,12 +1,15 @@
 package e2e_test
 
 import (
+	cryptorand "crypto/rand"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"sallyport/guix/channel/channeltest"
 )
 
 // tables prints every row of a catalog but the ledger's own tables, by table.
@@ -83,6 +86,23 @@ func TestCatalogRebuild(t *testing.T) {
 	w.must(w.approveArgs(2, "alice")...) // a proposal that waits
 	w.cosign()
 
+	// The outside pins a channel, moves it forward, and excuses something.
+	channels, err := channeltest.NewWorld(cryptorand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, history := channeltest.Growing(channels, 6)
+	history.Refs["refs/heads/master"] = ends[5]
+	if err := history.Write(w.path("channel.git")); err != nil {
+		t.Fatal(err)
+	}
+	pin := []string{whole, "channel", "pin", "--zone", "outside", "--repository", "channel.git"}
+	w.must(append(pin, "--url", "https://git.example.org/guix.git", "--introduction", history.Introduction.String(), "--fingerprint", history.Signer.String(), "guix", ends[2].String())...)
+	w.must(append(pin, "guix", ends[5].String())...)
+	for _, days := range []string{"3", "5"} { // the second takes the place of the first
+		w.must(whole, "channel", "excuse", "--zone", "outside", "--by", "carol", "--reason", "asked by telephone", "--days", days, "late", "signed-after-expiry", "guix")
+	}
+
 	w.refusesInUse(d)
 	kinds := w.kinds("inside")
 	for _, zone := range []string{"inside", "outside"} {
@@ -92,7 +112,7 @@ func TestCatalogRebuild(t *testing.T) {
 		}
 		before := w.tables(zone)
 		for table, rows := range before {
-			if zone == "inside" && len(rows) == 0 && !slices.Contains([]string{"collected", "pin", "excuse"}, table) { // those are an outside's
+			if outsides := slices.Contains([]string{"collected", "pin", "excuse"}, table); len(rows) == 0 && outsides == (zone == "outside") {
 				t.Errorf("nothing has happened that makes a row of %s: this tests nothing of it", table)
 			}
 		}
