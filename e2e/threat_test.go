@@ -270,7 +270,12 @@ func TestThiefOfFormerKeys(t *testing.T) {
 			}
 		})
 	}
-	// The catalog is made again, and a backup put back, with the keys as they are now.
+	// A SIEM is told that they changed, and takes no entry for another's.
+	if r := w.must(station, "ledger", "export", "--zone", "inside"); strings.Count(string(r.stdout), `"kind":"key-changed"`) != 2 || strings.Contains(string(r.stdout), `"signature":"unknown"`) || strings.Contains(string(r.stdout), `"signature":"bad"`) {
+		t.Errorf("exported: %v", r)
+	}
+	w.refuses("key-replaced", station, "ledger", "export", "--public", "false", "--root", fingerprint)
+	// The catalog is made again, and a backup made, with the keys as they are now.
 	w.sound()
 	d.stop()
 	w.must(station, "catalog", "rebuild", "--zone", "inside")
