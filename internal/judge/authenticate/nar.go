@@ -37,7 +37,7 @@ func (r *Repository) Nar(ctx context.Context, commit git.ID, w io.Writer) error 
 	if err != nil {
 		return err
 	}
-	d := &narWriter{ctx: ctx, r: reader, z: nar.NewWriter(w)}
+	d := &narWriter{ctx: ctx, r: reader, z: nar.NewWriter(w), missing: r.Missing()}
 	if err := d.directory(tree, "", 0); err != nil {
 		return err
 	}
@@ -65,6 +65,7 @@ type narWriter struct {
 	r       *git.Reader
 	z       *nar.Writer
 	files   int
+	missing string // why objects may be missing
 	refused trust.Refusals
 }
 
@@ -94,8 +95,12 @@ func (d *narWriter) refuse(code, name, format string, args ...any) error {
 
 // fault takes what is the fault of the bytes, and returns what is not.
 func (d *narWriter) fault(err error, name string) error {
+	missing := git.IsMissing(err)
 	if err := d.refused.Merge(bytesAtFault(err, name)); err != nil {
 		return err
+	}
+	if missing && d.missing != "" {
+		d.refused[len(d.refused)-1].Hint = d.missing
 	}
 	if d.refused.Full() {
 		return d.refused

@@ -132,6 +132,17 @@ func TestNar(t *testing.T) {
 	}
 }
 
+// TestNarPartial: what a partial clone lacks is told with the remedy.
+func TestNarPartial(t *testing.T) {
+	r := channeltest.NewRepo()
+	r.Files["objects/pack/pack-x.promisor"] = nil
+	dir, c := commitOf(t, r, r.Tree(channeltest.Entry{Mode: git.ModeFile, Name: "large", ID: git.ID{1}}))
+	_, _, err := narOf(t, dir, c)
+	if rs, _ := trust.AsRefusals(err); len(rs) != 1 || !strings.Contains(rs[0].Hint, "--filter") {
+		t.Errorf("%+v", err)
+	}
+}
+
 // TestNarRefuses: what would make a checkout differ from the tree, and trees of which there is none. All is told at once.
 func TestNarRefuses(t *testing.T) {
 	for _, line := range []string{
