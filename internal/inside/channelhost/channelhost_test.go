@@ -465,33 +465,86 @@ func (h *house) post(path, body string, change ...func(r *http.Request)) (*http.
 	}}, change...)...)
 }
 
-// Extra objects in an item's pack are not served: nothing leads to them.
+// Extra objects in an item's pack are not served: nothing leads to them. The first item makes a repository, the second adds to it.
 func TestMoreThanHistory(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	c := newChannel(t, "guix", 20)
-	honest := c.item(t, h.git, c.commits[10], nil)
-	var pack bytes.Buffer
-	p, header, err := pin.Open(bytes.NewReader(honest.Data), &pack)
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command("git", "-C", c.dir, "pack-objects", "-q", "--revs", "--stdout")
 	cmd.Stdin = strings.NewReader("master\nkeyring\n")
 	all, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Allow("dev", itemOf(t, p, narOf(t, append(header.Text(), all...), p.Text())))
-	h.serve()
-	h.ready()
-	objects, err := objectsOf(filepath.Join(repositories(t, h.host.Dir)[0], "objects"))
-	if err != nil || objects[c.commits[11]] || !objects[c.commits[10]] {
-		t.Errorf("%d objects, %v", len(objects), err)
+	full := func(honest enclavetest.Content) enclavetest.Content {
+		t.Helper()
+		p, header, err := pin.Open(bytes.NewReader(honest.Data), new(bytes.Buffer))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return itemOf(t, p, narOf(t, append(header.Text(), all...), p.Text()))
 	}
-	request := pkt("command=fetch") + "0001" + pkt("want "+c.commits[11].String()+"\n") + pkt("done\n") + "0000"
-	if _, body := h.post("/git/guix/git-upload-pack", request, func(r *http.Request) { r.Header.Set("Git-Protocol", "version=2") }); !strings.Contains(body, "not our ref") {
-		t.Errorf("%.300q", body)
+	h.serve()
+	for i, it := range []enclavetest.Content{full(c.item(t, h.git, c.commits[10], nil)), full(c.item(t, h.git, c.commits[14], &c.commits[10]))} {
+		h.Allow("dev", it)
+		h.ready()
+		at := []int{10, 14}[i]
+		waitFor(t, func() bool { return len(repositories(t, h.host.Dir)) == 1 })
+		repository := repositories(t, h.host.Dir)[0]
+		objects, err := objectsOf(filepath.Join(repository, "objects"))
+		want := strings.Count(must(t, c.dir, "rev-list", "--objects", c.commits[at].String(), c.keyring.String()), "\n")
+		if err != nil || objects[c.commits[at+1]] || !objects[c.commits[at]] || len(objects) != want {
+			t.Errorf("%d objects, not %d; %v", len(objects), want, err)
+		}
+		if packs, err := packsOf(repository); err != nil || len(packs) != i+1 {
+			t.Errorf("%v %v", packs, err)
+		}
+		if bitmaps, err := filepath.Glob(filepath.Join(repository, "objects", "pack", "*.bitmap")); err != nil || len(bitmaps) != 1 {
+			t.Errorf("%v %v", bitmaps, err)
+		}
+		request := pkt("command=fetch") + "0001" + pkt("want "+c.commits[at+1].String()+"\n") + pkt("done\n") + "0000"
+		if _, body := h.post("/git/guix/git-upload-pack", request, func(r *http.Request) { r.Header.Set("Git-Protocol", "version=2") }); !strings.Contains(body, "not our ref") {
+			t.Errorf("%.300q", body)
+		}
+		if dir, err := h.clone("guix"); err != nil || must(t, dir, "fsck", "--full") != "" {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+// TestGrows: release after release is put beside the ones before, and now and then packed together.
+func TestGrows(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	c := newChannel(t, "guix", 30)
+	h.serve()
+	most := 0
+	for i := 1; i < 26; i++ {
+		basis := &c.commits[i-1]
+		if i == 1 {
+			basis = nil
+		}
+		h.Allow("dev", c.item(t, h.git, c.commits[i], basis))
+		h.ready()
+		waitFor(t, func() bool { return len(repositories(t, h.host.Dir)) == 1 })
+		packs, err := packsOf(repositories(t, h.host.Dir)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		most = max(most, len(packs))
+	}
+	if most != maxPacks {
+		t.Errorf("%d packs at most, not %d", most, maxPacks)
+	}
+	dir, err := h.clone("guix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if must(t, dir, "fsck", "--full") != "" || must(t, dir, "rev-parse", "HEAD") != c.commits[25].String()+"\n" {
+		t.Error("not whole")
+	}
+	if got := h.pins("/dev/releases/7/channels.scm")["guix"]; got != c.commits[7].String() {
+		t.Error(got)
 	}
 }
 

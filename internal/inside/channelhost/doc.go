@@ -17,8 +17,8 @@
 // documents alone: the track's allowlists, each found by its digest from the one in force, and the orders ([admit.View]). It is the pin that came onto the list last, as long as
 // the list has all that it stands on; of several that came together the one that descends from the others. No row of a catalog is asked.
 //
-// Each repository is made anew from the items' bytes, which have the digests that stand in the list, and then packed from these two references: so it
-// holds what they lead to and nothing else. That matters, because a client of version 2 may ask for any object that is there by its id. It lies in a
+// Each repository is made from the items' bytes, which have the digests that stand in the list, and then packed from these two references: so it
+// holds what they lead to and nothing else. A release that only goes on from the one before is put beside its packs. That matters, because a client of version 2 may ask for any object that is there by its id. It lies in a
 // directory that is named for what it was made of, and is moved into its place when it is whole and durable; what a host that was killed has begun is swept by the next.
 //
 // # When that changes

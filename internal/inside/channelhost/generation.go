@@ -165,12 +165,123 @@ func (h *Host) make(ctx context.Context, g *generation, from *generation) error 
 	if err := h.unpackAll(ctx, dir, g.chain, from); err != nil {
 		return err
 	}
-	if err := h.repack(ctx, filepath.Join(work, "view"), dir, g.pin); err != nil {
+	grows, err := h.grows(ctx, dir, g, from)
+	if err != nil {
+		return err
+	}
+	if !grows {
+		from = nil
+	}
+	before, err := objectsOf(filepath.Join(dir, "objects"))
+	if err != nil {
+		return err
+	}
+	if err := h.pack(ctx, filepath.Join(work, "view"), dir, g.pin, from); err != nil {
+		return err
+	}
+	// Git can leave out, but nothing may be there that was not in the items. What an id stands for every client checks.
+	after, err := objectsOf(filepath.Join(dir, "objects"))
+	if err != nil {
+		return err
+	}
+	for id := range after {
+		if !before[id] {
+			return fmt.Errorf("git has packed an object that was not in the items: %s", id)
+		}
+	}
+	for _, id := range refsOf(g.pin) {
+		if !after[id] {
+			return trust.Refuse("channel-pack", g.pin.StoreName(), "the items do not have the commit %s", id)
+		}
+	}
+	if err := syncTree(dir); err != nil {
 		return err
 	}
 	// Whole and durable; from here on it is there.
-	if err := durable.Rename(durable.OS{}, dir, g.dir); err != nil {
+	return durable.Rename(durable.OS{}, dir, g.dir)
+}
+
+// grows reports whether all that a repository has is wanted in the next one, too: then what is new can be put beside it. Now and then all is packed together nevertheless.
+func (h *Host) grows(ctx context.Context, dir string, g, from *generation) (bool, error) {
+	if from == nil || !startsWith(g.chain, from.chain) {
+		return false, nil
+	}
+	packs, err := packsOf(from.dir)
+	if err != nil || len(packs) >= maxPacks {
+		return false, err
+	}
+	r := gitrun.Repository{Objects: filepath.Join(dir, "objects")}
+	for _, c := range [][2]git.ID{{from.pin.Commit, g.pin.Commit}, {from.pin.Keyring, g.pin.Keyring}} {
+		if c[0] != c[1] {
+			if yes, err := h.isAncestor(ctx, r, c[0], c[1]); !yes || err != nil {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
+func startsWith(chain, with []trust.Item) bool {
+	return len(with) <= len(chain) && slices.Equal(with, chain[:len(with)])
+}
+
+func packsOf(dir string) ([]string, error) {
+	return filepath.Glob(filepath.Join(dir, "objects", "pack", "*.pack"))
+}
+
+// pack packs what the references lead to, with an index of what each commit leads to, in the place of all that lies there; or, where an earlier generation is given, what that
+// one does not have, beside its packs.
+//
+// Git writes into a directory of its own, and only reads what lies here: packs that are served now have names in both.
+func (h *Host) pack(ctx context.Context, work, dir string, p *pin.Pin, from *generation) error {
+	objects := filepath.Join(dir, "objects")
+	if strings.ContainsAny(objects, "\n\"#") {
+		return fmt.Errorf("%q: git cannot be told of a directory of such a name", objects)
+	}
+	view, err := h.Git.View(work, gitrun.Repository{Refs: refsOf(p), Head: "refs/heads/" + p.Branch})
+	if err != nil {
 		return err
+	}
+	if err := os.WriteFile(filepath.Join(view.Dir, "objects", "info", "alternates"), []byte(objects+"\n"), 0o600); err != nil {
+		return err
+	}
+	made := filepath.Join(view.Dir, "made")
+	if err := os.Mkdir(made, 0o700); err != nil {
+		return err
+	}
+	args, revs := []string{"--all", "--write-bitmap-index"}, ""
+	if from != nil {
+		args, revs = []string{"--revs"}, fmt.Sprintf("%s\n%s\n^%s\n^%s\n", p.Commit, p.Keyring, from.pin.Commit, from.pin.Keyring)
+	}
+	err = h.Git.Run(ctx, view, gitrun.Command{
+		Args:  slices.Concat([]string{"-c", "pack.writeReverseIndex=true", "pack-objects", "-q", "--delta-base-offset"}, args, []string{filepath.Join(made, "pack")}),
+		Stdin: strings.NewReader(revs), Stdout: io.Discard, Read: []string{objects}, Time: repackTime,
+	})
+	if err != nil {
+		return err
+	}
+	packs := filepath.Join(objects, "pack")
+	names, err := os.ReadDir(packs)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if from != nil {
+			if _, err := os.Lstat(filepath.Join(from.dir, "objects", "pack", n.Name())); err == nil {
+				continue
+			}
+		}
+		if err := os.Remove(filepath.Join(packs, n.Name())); err != nil {
+			return err
+		}
+	}
+	if names, err = os.ReadDir(made); err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.Rename(filepath.Join(made, n.Name()), filepath.Join(packs, n.Name())); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -178,7 +289,7 @@ func (h *Host) make(ctx context.Context, g *generation, from *generation) error 
 // unpackAll puts the objects of items into a repository. from, which may be nil, has those of the first of them already.
 func (h *Host) unpackAll(ctx context.Context, dir string, chain []trust.Item, from *generation) error {
 	done := 0
-	if from != nil && len(from.chain) <= len(chain) && slices.Equal(from.chain, chain[:len(from.chain)]) {
+	if from != nil && startsWith(chain, from.chain) {
 		if err := link(filepath.Join(from.dir, "objects", "pack"), filepath.Join(dir, "objects", "pack")); err != nil {
 			return err
 		}
@@ -223,42 +334,6 @@ func (h *Host) unpack(ctx context.Context, dir string, it trust.Item) (err error
 		return err
 	}
 	return pin.Unpack(ctx, h.Git, dir, "", f)
-}
-
-// repack packs what the references lead to into one pack, with an index of what each commit leads to, and drops everything else.
-func (h *Host) repack(ctx context.Context, work, dir string, p *pin.Pin) error {
-	objects := filepath.Join(dir, "objects")
-	before, err := objectsOf(objects)
-	if err != nil {
-		return err
-	}
-	view, err := h.Git.View(work, gitrun.Repository{Objects: objects, Refs: refsOf(p), Head: "refs/heads/" + p.Branch})
-	if err != nil {
-		return err
-	}
-	err = h.Git.Run(ctx, view, gitrun.Command{
-		Args:  []string{"-c", "repack.updateServerInfo=false", "-c", "repack.usedeltabaseoffset=true", "-c", "pack.writeReverseIndex=true", "repack", "-a", "-d", "-q", "--write-bitmap-index"},
-		Write: []string{objects}, Time: repackTime,
-	})
-	if err != nil {
-		return err
-	}
-	// Git can leave out, but nothing may be there that was not in the items. What an id stands for every client checks.
-	after, err := objectsOf(objects)
-	if err != nil {
-		return err
-	}
-	for id := range after {
-		if !before[id] {
-			return fmt.Errorf("git has packed an object that was not in the items: %s", id)
-		}
-	}
-	for _, id := range refsOf(p) {
-		if !after[id] {
-			return trust.Refuse("channel-pack", p.StoreName(), "the items do not have the commit %s", id)
-		}
-	}
-	return syncTree(dir)
 }
 
 // objectsOf lists the objects of a repository's packs, by their indexes.
@@ -321,8 +396,8 @@ func intact(dir string) error {
 			return err
 		}
 	}
-	if packs != 1 {
-		return fmt.Errorf("%s has %d packs, not one", dir, packs)
+	if packs == 0 {
+		return fmt.Errorf("%s has no pack", dir)
 	}
 	return nil
 }

@@ -24,6 +24,9 @@ const (
 	// repackTime is how long git may take to pack a repository.
 	repackTime = 3 * time.Hour
 
+	// maxPacks is how many packs a repository may have: what one release after another brings. Then all is packed together again.
+	maxPacks = 16
+
 	// maxKept and maxKeptBytes bound the answers that are kept for the next who asks; those that are being sent do not count.
 	maxKept      = 256
 	maxKeptBytes = 2 << 30
