@@ -100,7 +100,7 @@ func TestVectors(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	met := 0
 	const blocks = 50000
-	for range blocks {
+	for i := range blocks {
 		var b [64]byte
 		for i := 0; i < 64; i += 8 {
 			binary.LittleEndian.PutUint64(b[i:], r.Uint64())
@@ -111,8 +111,10 @@ func TestVectors(t *testing.T) {
 		two := new(pair)
 		two.expand(&b, &other)
 		left := suspects(two)
-		if got, want := [2]uint32{uint32(left), uint32(left >> 32)}, [2]uint32{meets(&b), meets(&other)}; got != want {
-			t.Fatalf("suspects are %x, want %x", got, want)
+		if i%20 == 0 || left != 0 && i%5 == 0 {
+			if got, want := [2]uint32{uint32(left), uint32(left >> 32)}, [2]uint32{meets(&b), meets(&other)}; got != want {
+				t.Fatalf("suspects are %x, want %x", got, want)
+			}
 		}
 		if uint32(left) != 0 {
 			met++
