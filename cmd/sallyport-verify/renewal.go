@@ -28,6 +28,9 @@ func (a *audit) keyChanged(e *entry) error {
 	if e.number("version") != a.now().version || to == nil || !to.counts(e.text("time")) {
 		wrong.add("key-unnamed", e.String(), "root %d, which is in force, does not name %.100q as the zone's %s key, or the entry tells of root %d", a.now().version, e.text("to"), context, e.number("version"))
 	}
+	if named(a.now(), e.text("from")) != nil {
+		wrong.add("key-replaced", e.String(), "root %d names %.100q still: who has stolen it would be believed", a.now().version, e.text("from"))
+	}
 	var from *key
 	for _, r := range a.chain[:max(a.roots, 1)-1] {
 		if k := named(r, e.text("from")); k != nil {
@@ -41,9 +44,8 @@ func (a *audit) keyChanged(e *entry) error {
 		if k == nil {
 			continue
 		}
-		if r, gone := a.gone[k.raw]; gone || from != nil && to != nil && from.raw == to.raw {
-			wrong.add("key-replaced", e.String(), "%s was given up by entry %d, or follows itself", k.id, r.entry)
-			break
+		if r, gone := a.gone[k.raw]; gone {
+			wrong.add("key-replaced", e.String(), "%s was given up by entry %d", k.id, r.entry)
 		}
 	}
 	if context == "statement" && to != nil && e.key != nil && e.key.raw != to.raw {

@@ -11,6 +11,7 @@ import (
 type bentRenewal struct {
 	old, come [2]string // names of the keys: of the station, of the ledger
 	both      bool      // root 2 names the old ones, too
+	again     bool      // root 3, without a change, names the old ones again
 	size      int       // of the tree that the entries tell of, from the end; 0 is the tree of all that is before the commit
 	line      string    // by which the entry of the ledger's key is signed; "" is the old one
 	speaker   string    // signs the entry of the station's key; "" is the new one
@@ -53,8 +54,8 @@ func (r bentRenewal) world() *world {
 		w.leaves = append(w.leaves, seal(s.key, payload(*s)))
 	}
 	w.statements = nil
-	change := func(version int, from, to [2]string, contexts ...string) {
-		text := rootText(version, hexSum([]byte(w.roots[version-2])), body(from, to, r.both))
+	change := func(version int, from, to [2]string, lines []string, contexts ...string) {
+		text := rootText(version, hexSum([]byte(w.roots[version-2])), lines)
 		w.roots, w.rootSigs = append(w.roots, text), append(w.rootSigs, []string{"olga/root", "otto/root"})
 		size := len(w.leaves) - r.size
 		tree := (&world{files: map[string][]byte{}}).tree(w.leaves[:size])
@@ -84,13 +85,17 @@ func (r bentRenewal) world() *world {
 			seal1(signer, w.say("station", "key-changed", p, originName+" "+hex.EncodeToString(root)))
 		}
 	}
-	change(2, r.old, r.come, "statement", "checkpoint")
+	change(2, r.old, r.come, body(r.old, r.come, r.both), "statement", "checkpoint")
 	bridge := len(w.leaves)
+	if r.again {
+		change(3, r.come, r.come, body(r.old, r.come, true))
+	}
 	for _, k := range append(r.after, r.come[station]) {
 		seal1(k, w.say("station", "inspected", object{"files": 1, "bytes": 0, "findings": object{}, "confinement": object{}}, "list "+hexSum(nil)))
 	}
 	if r.twice {
-		change(3, r.come, [2]string{r.come[station], r.old[ledger]}, "checkpoint")
+		back := [2]string{r.come[station], r.old[ledger]}
+		change(3, r.come, back, body(r.come, back, false), "checkpoint")
 	}
 	for i, names := range w.rootSigs {
 		w.files["root/"+string(rune('1'+i))] = noteOf(w.roots[i], keysNamed(names...)...)
@@ -127,22 +132,22 @@ func TestRenewal(t *testing.T) {
 		{"good", "", bentRenewal{}},
 		{"cosigned before, and at the change by the old key alone", "", bentRenewal{bridge: []string{old}, witness: []string{come}}},
 		{"at the change, signed by both", "", bentRenewal{bridge: []string{old, come}}},
-		{"the root names the old keys, too", "", bentRenewal{both: true}},
 		{"the tree of which it tells is older", "", bentRenewal{size: 3}},
 
+		{"the root names the old keys, too", "key-replaced key-unrecorded", bentRenewal{both: true}},
 		{"the present checkpoint by the old key, which the root has dropped", "checkpoint-unsigned", bentRenewal{head: []string{old}}},
-		{"the present checkpoint by the old key, which the root names still", "key-replaced", bentRenewal{both: true, head: []string{old}}},
-		{"by both, long after the change", "", bentRenewal{both: true, head: []string{old, come}}},
+		{"the present checkpoint by the old key, which a later root names again", "key-replaced", bentRenewal{again: true, head: []string{old}}},
+		{"by both, long after the change, since a root names it again", "", bentRenewal{again: true, head: []string{old, come}}},
 		{"a witness cosigned what the old key signed after the change", "key-replaced", bentRenewal{witness: []string{old}}},
 		{"the old key of the station goes on", "key-replaced statement-key", bentRenewal{after: []string{"station/statement"}}},
-		{"it goes on, and the root names it still", "key-replaced", bentRenewal{both: true, after: []string{"station/statement"}}},
+		{"it goes on, and a later root names it again", "key-replaced", bentRenewal{again: true, after: []string{"station/statement"}}},
 		{"another root than the one in force", "key-unnamed key-unrecorded", bentRenewal{version: 1}},
 		{"to a key that no root names", "key-unnamed key-unrecorded", bentRenewal{edit: set("checkpoint", "to", newKey(originName+"#3").vkey())}},
 		{"from a key that no root named", "key-signature key-unnamed key-unrecorded", bentRenewal{edit: set("checkpoint", "from", newKey(originName+"#3").vkey())}},
-		{"from the new key to itself", "key-signature key-unnamed key-unrecorded", bentRenewal{edit: set("checkpoint", "from", newKey(come).vkey())}},
+		{"from the new key to itself", "key-replaced key-signature key-unnamed key-unrecorded", bentRenewal{edit: set("checkpoint", "from", newKey(come).vkey())}},
 		{"of the station, named as the ledger's", "key-signature key-unnamed", bentRenewal{edit: set("statement", "context", "checkpoint")}},
 		{"the station's change signed by the old one", "statement-key", bentRenewal{speaker: "station/statement"}},
-		{"and the root names the old one still", "key-signature", bentRenewal{both: true, speaker: "station/statement"}},
+		{"and the root names the old one still", "key-replaced key-signature key-unrecorded", bentRenewal{both: true, speaker: "station/statement"}},
 		{"the end of the old key signed by the new one", "key-signature key-unrecorded", bentRenewal{line: come}},
 		{"by a stranger", "key-signature key-unrecorded", bentRenewal{line: originName + "#4"}},
 		{"an end that is not that of this ledger", "checkpoint-signature key-unrecorded", bentRenewal{edit: set("checkpoint", "size", 4)}},

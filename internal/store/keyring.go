@@ -422,6 +422,9 @@ func (z *Zone) keyChanges(ring *keyring, known, root *trust.Root, now time.Time)
 			return nil, err
 		}
 		switch {
+		case next != nil && k.counts(root, next.VKey(), now) && k.named(root, old.VKey()):
+			bad.Add(trust.Refuse("key-replaced", fmt.Sprintf("root version %d", root.Version), "it names %s, and still %s, which that one is to follow: whoever stole it would be believed", next.VKey().ID(), old.ID()).
+				WithHint("'trust rotate' puts the one in the place of the other"))
 		case next != nil && k.counts(root, next.VKey(), now):
 			list = append(list, keyChange{k, next})
 		case !k.named(root, old.VKey()):

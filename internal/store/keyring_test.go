@@ -137,6 +137,10 @@ func TestKeysChange(t *testing.T) {
 			t.Errorf("a root that names a stranger's key: %v", err)
 		}
 	}
+	// And one that names both.
+	if _, err := z.SetRoot(ctx, e.next(t, root, func(r *trust.Root) { r.Keys = append(r.Keys, nextLog) }), nil); !hasCode(err, "key-replaced") {
+		t.Errorf("a root that names the old key and the new one: %v", err)
+	}
 	msg := e.next(t, root, func(r *trust.Root) {
 		replacing(nowLog, nextLog)(r)
 		replacing(nowStation, nextStation)(r)
