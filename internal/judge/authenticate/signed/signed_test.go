@@ -25,6 +25,7 @@ var now = time.Now()
 // A bench is a repository with keys, made and judged by the real git, gpg and ssh-keygen.
 type bench struct {
 	t   testing.TB
+	now time.Time
 	dir string // with the repository in repo
 	env []string
 }
@@ -45,7 +46,7 @@ func newBench(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, dir: dir}
+	b := &bench{t: t, now: now, dir: dir}
 	t.Cleanup(func() {
 		if _, err := exec.LookPath("gpgconf"); err == nil {
 			b.try("", "gpgconf", "--kill", "all")
@@ -120,7 +121,7 @@ func (b *bench) verify(name string, by signed.By) (*signed.Result, trust.Refusal
 		b.t.Fatal(err)
 	}
 	defer r.Close()
-	res, err := signed.Verify(r, name, by, now)
+	res, err := signed.Verify(r, name, by, b.now)
 	if err == nil {
 		return res, nil
 	}
