@@ -18,6 +18,7 @@ import (
 
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/store"
+	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -78,6 +79,42 @@ func TestOrders(t *testing.T) {
 		suite.Want(t, err, "host-document-old")
 	}
 	_ = second
+}
+
+// TestLedgerKeyChanged: a host follows the ledger to its new key by the roots, and believes nothing that the former one signs afterwards.
+func TestLedgerKeyChanged(t *testing.T) {
+	t.Parallel()
+	s := newEstate(t)
+	w := s.world(t)
+	secret, err := os.ReadFile(filepath.Join(s.e.Zone.Dir, "keys", "ledger.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	former, err := trust.ParseKey(secret, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite.Want(t, w.mustCheck().Err())
+	s.e.Renew(trust.ContextCheckpoint)
+	s.e.Renew(trust.ContextStatement)
+	s.order(1, trust.Digest{}, func(*trust.Orders) {})
+	suite.Want(t, w.mustCheck().Err())
+	_, c, err := s.e.Zone.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := ledger.SignCheckpoint(c, former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := copyPublic(t, s.public)
+	if err := os.WriteFile(filepath.Join(public, "ledger", "checkpoint"), forged, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	other, e := *w, *s
+	e.public, other.estate = public, &e
+	_, err = other.check()
+	suite.Want(t, err, "checkpoint-unsigned")
 }
 
 // copyPublic copies a public directory, to be changed.
