@@ -304,7 +304,8 @@ func (c *channelIntake) authenticate(ctx context.Context, repo *authenticate.Rep
 	if c.orders != nil {
 		now = later(now, c.orders.Date)
 	}
-	policy := authenticate.Policy{Excuses: excuses(c.orders, c.name)}
+	// Of an end before the introduction nothing is proven, also where there is no first pin yet that it could be behind.
+	policy := authenticate.Policy{Raise: map[string]bool{channel.FindingNotIntroduced: true}, Excuses: excuses(c.orders, c.name)}
 	if policy.Since, err = c.since(ctx, repo, report.Verdict, p, h); err != nil {
 		return nil, err
 	}
@@ -329,7 +330,7 @@ func later(a, b time.Time) time.Time {
 func excuses(o *trust.Orders, name string) []authenticate.Excuse {
 	var list []authenticate.Excuse
 	for _, e := range o.ExcusesFor(name) {
-		if !authenticate.KnownFinding(e.Code) {
+		if !authenticate.KnownFinding(e.Code) || e.Code == channel.FindingNotIntroduced {
 			continue
 		}
 		x := authenticate.Excuse{Name: e.Name, Code: e.Code, Reason: e.Reason, By: fmt.Sprintf("orders version %d", o.Version), Expires: e.Until}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"sallyport/guix/channel"
 	"sallyport/guix/channel/channeltest"
 	"sallyport/guix/channel/git"
 	"sallyport/guix/nar"
@@ -144,7 +145,7 @@ func TestChannelRefusals(t *testing.T) {
 		{"a path that is not its own", []string{"item-path"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
 			e.Ordered(c)
 			item := c.At(c.Ends[3], git.ID{})
-			item.Name = "0" + item.Name[1:]
+			item.Name = map[bool]string{true: "1", false: "0"}[item.Name[0] == '0'] + item.Name[1:]
 			return []enclavetest.Content{item}
 		}},
 		{"text that shows something else", []string{"inspection-block"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
@@ -272,6 +273,36 @@ func TestChannelHostileHistories(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An end before the introduction: nothing is proven of it, and the introduction is there all the same, brought along behind the keyring.
+func TestChannelBeforeIntroduction(t *testing.T) {
+	t.Parallel()
+	i := slices.IndexFunc(channeltest.Cases(), func(c channeltest.Case) bool { return c.Name == "end-is-ancestor" })
+	c := enclavetest.CaseChannel(t, "guix", channeltest.Cases()[i])
+	_, r := c.Repository()
+	raw, err := r.Database().NewReader().Read(c.Keyring, git.KindCommit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyring, err := git.ParseCommit(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := keyring.Tree
+	p := c.Pin(c.History.End, git.ID{})
+	p.Keyring = c.Commit(channeltest.Spec{Tree: tree, Parents: []git.ID{c.History.Introduction}})
+	item, ok := c.TryItem(p)
+	if !ok {
+		t.Fatal("no item")
+	}
+	e := enclavetest.New(t)
+	e.Ordered(c)
+	refuse(t, e, e.Volume(item), channel.FindingNotIntroduced)
+	e.Order(func(o *trust.Orders) {
+		o.Excuses = []trust.Excuse{{Name: "never", Code: channel.FindingNotIntroduced, Channel: "guix", Until: o.Date.Add(24 * time.Hour), Date: o.Date, Reason: "harmless"}}
+	})
+	refuse(t, e, e.Volume(item), channel.FindingNotIntroduced)
 }
 
 func TestChannelExcuse(t *testing.T) {
