@@ -10,9 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -442,7 +442,6 @@ func measureChannel(t *testing.T, repo *authenticate.Repository, p *pin.Pin) {
 	}
 	w.craft(10, "volume", "slip", map[trust.Item]func() io.Reader{it: func() io.Reader { return io.NewSectionReader(file, 0, it.Size) }})
 	w.order("order", "channel", "--reason", "measured", p.Channel, p.URL, p.Branch, p.Introduction.String(), fmt.Sprintf("%X", p.Signer[:]))
-	debug.FreeOSMemory() // what this process has at its start counts as its child's peak
 	in := w.patient(w.importOf("slip", "volume")...)
 	t.Logf("imported: item %d MB, checkout %d MB: %v, peak %d MB\n%s", it.Size>>20, p.NarSize>>20, in.took, in.peak>>20, in.stdout)
 	show := w.patient(station, "review", "show", "--zone", "inside", "10")
@@ -474,13 +473,51 @@ func (w *world) patient(args ...string) *result {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
-	err := cmd.Run()
-	r.took, r.code, r.stdout, r.stderr = time.Since(start), cmd.ProcessState.ExitCode(), stdout.Bytes(), stderr.Bytes()
-	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		r.peak = u.Maxrss << 10
+	if err := cmd.Start(); err != nil {
+		w.t.Fatal(err)
 	}
+	// What the kernel says at the end counts what this large process had when it made a small one of itself. So it is asked on the way.
+	ended := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for {
+			select {
+			case <-ended:
+				return
+			case <-time.After(20 * time.Millisecond):
+				r.peak = max(r.peak, peakOf(cmd.Process.Pid))
+			}
+		}
+	})
+	err := cmd.Wait()
+	close(ended)
+	watch.Wait()
+	r.took, r.code, r.stdout, r.stderr = time.Since(start), cmd.ProcessState.ExitCode(), stdout.Bytes(), stderr.Bytes()
 	if err != nil {
 		w.t.Fatalf("%v: %v", err, r)
 	}
 	return r
+}
+
+// peakOf is the peak of the resident memory of a process or of one below it, whichever is the largest.
+func peakOf(pid int) int64 {
+	var peak int64
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // it may have ended
+	for line := range strings.Lines(string(status)) {
+		var kb int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
+			peak = kb << 10
+		}
+	}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, name := range tasks {
+		children, _ := os.ReadFile(name)
+		for _, child := range strings.Fields(string(children)) {
+			var id int
+			if n, _ := fmt.Sscan(child, &id); n == 1 {
+				peak = max(peak, peakOf(id))
+			}
+		}
+	}
+	return peak
 }
