@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -39,7 +40,13 @@ func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "HEAD"), []byte("ref: refs/heads/none\n"), 0o644); err != nil {
+	// Somebody may be reading, and may have another head there.
+	head := filepath.Join(dir, "HEAD")
+	if st, err := os.Lstat(head); errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
+		if err := os.WriteFile(head, []byte("ref: refs/heads/none\n"), 0o644); err != nil {
+			return err
+		}
+	} else if err != nil {
 		return err
 	}
 	work := filepath.Join(dir, scratch)
