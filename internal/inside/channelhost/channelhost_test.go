@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(killedDir); dir != "" {
 		serveUntilKilled(dir)
 	}
+	if dir := os.Getenv(fullDir); dir != "" {
+		serveOnFullDisk(dir)
+	}
 	os.Exit(suite.Run(m))
 }
 
@@ -120,6 +123,24 @@ func parse(t testing.TB, s string) git.ID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// noise adds a commit with so many bytes that cannot be compressed.
+func (c *channel) noise(t testing.TB, size int) git.ID {
+	t.Helper()
+	noise := make([]byte, size)
+	rand.Read(noise)
+	if err := os.WriteFile(filepath.Join(c.dir, "noise"), noise, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	blob := strings.TrimSpace(must(t, c.dir, "hash-object", "-w", "noise"))
+	cmd := exec.Command("git", "-C", c.dir, "mktree")
+	cmd.Stdin = strings.NewReader("100644 blob " + blob + "\tnoise\n")
+	tree, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, strings.TrimSpace(must(t, c.dir, "commit-tree", "-m", "noise", "-p", c.commits[len(c.commits)-1].String(), strings.TrimSpace(string(tree)))))
 }
 
 // item makes the item of a commit; basis is nil for a complete one.
@@ -615,20 +636,7 @@ func TestRecallCuts(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	c := newChannel(t, "guix", 3)
-	// More than what lies between the two ends of a connection.
-	noise := make([]byte, 32<<20)
-	rand.Read(noise)
-	if err := os.WriteFile(filepath.Join(c.dir, "noise"), noise, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	blob := strings.TrimSpace(must(t, c.dir, "hash-object", "-w", "noise"))
-	cmd := exec.Command("git", "-C", c.dir, "mktree")
-	cmd.Stdin = strings.NewReader("100644 blob " + blob + "\tnoise\n")
-	tree, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	commit := parse(t, strings.TrimSpace(must(t, c.dir, "commit-tree", "-m", "noise", "-p", c.commits[2].String(), strings.TrimSpace(string(tree)))))
+	commit := c.noise(t, 32<<20) // more than what lies between the two ends of a connection
 	a := c.item(t, h.git, commit, nil)
 	h.Allow("dev", a)
 	h.serve()

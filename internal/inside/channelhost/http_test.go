@@ -1,6 +1,7 @@
 package channelhost
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -309,6 +311,97 @@ func serveUntilKilled(dir string) {
 	fail(h.Ready(context.Background()))
 	fmt.Println("ready")
 	select {}
+}
+
+const fullDir = "SALLYPORT_TEST_FULL_ZONE"
+
+// serveOnFullDisk is a host whose directory gets full, and then gets room.
+func serveOnFullDisk(dir string) {
+	zone, state, _ := strings.Cut(dir, "\n")
+	fail := func(err error) {
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=5m"); err != nil {
+		fmt.Println("SKIP", err)
+		os.Exit(1)
+	}
+	z, err := store.Open(context.Background(), zone, store.Options{})
+	fail(err)
+	g, err := gitrun.Find(context.Background(), os.Getenv("PATH"))
+	fail(err)
+	var log enclavetest.Log
+	h, err := Open(Options{Zone: z, Track: "dev", Git: g, Log: log.Logger(), Dir: state})
+	fail(err)
+	fail(h.Ready(context.Background()))
+	first := h.prepared.Load().served["guix"].pin.Commit
+	fmt.Println("ready")
+	var line string
+	fmt.Scanln(&line)
+	ready := make(chan error, 1)
+	go func() { ready <- h.Ready(context.Background()) }()
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), "No space left") && !strings.Contains(log.String(), "no space left"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			fail(fmt.Errorf("nothing was said: %s", log.String()))
+		}
+	}
+	if now := h.prepared.Load().served["guix"]; now == nil || now.pin.Commit != first {
+		fail(fmt.Errorf("what was served before is not served on"))
+	}
+	fail(unix.Mount("tmpfs", state, "tmpfs", unix.MS_REMOUNT, "size=200m"))
+	fail(<-ready)
+	if now := h.prepared.Load().served["guix"]; now == nil || now.pin.Commit == first {
+		fail(fmt.Errorf("the new one is not served"))
+	}
+	fail(h.Close())
+	fmt.Println("done")
+	os.Exit(0)
+}
+
+// TestFullDisk: there is no room for a new repository; the one before is served on, and when there is room again, the new one is made.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	c := newChannel(t, "guix", 5)
+	h.Allow("dev", c.item(t, h.git, c.commits[4], nil))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), fullDir+"="+h.Zone.Dir+"\n"+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Skipf("SKIPPED, a full disk is NOT tested: no user namespace: %v; allow them (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces)", err)
+	}
+	said := bufio.NewReader(out)
+	if line, _ := said.ReadString('\n'); line != "ready\n" {
+		cmd.Wait()
+		if strings.HasPrefix(line, "SKIP") {
+			t.Skipf("SKIPPED, a full disk is NOT tested: %s; a kernel that lets users mount tmpfs in their own namespace is needed", line)
+		}
+		t.Fatalf("%s", line)
+	}
+	h.Allow("dev", c.item(t, h.git, c.noise(t, 8<<20), &c.commits[4]))
+	fmt.Fprintln(in, "on")
+	rest, _ := io.ReadAll(said)
+	if err := cmd.Wait(); err != nil || string(rest) != "done\n" {
+		t.Errorf("%v: %s", err, rest)
+	}
 }
 
 // TestKilled: a host that is killed while it makes a repository leaves nothing that the next one trips over.
