@@ -204,8 +204,9 @@ func TestChannelSpeed(t *testing.T) {
 			if ratio < c.faster {
 				t.Errorf("%.1f times faster, %.0f is the goal", ratio, c.faster)
 			}
-			if warm.wall > time.Second || cold.memory > 500<<20 {
-				t.Errorf("warm %v, memory %d MB", warm.wall, cold.memory>>20)
+			// Of processors: on the clock a busy machine decides.
+			if warm.cpu > time.Second || cold.memory > 500<<20 {
+				t.Errorf("again %v of processors, memory %d MB", warm.cpu, cold.memory>>20)
 			}
 		})
 	}
