@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"sallyport/guix/channel/git"
+	"sallyport/guix/channel/openpgp"
+	"sallyport/guix/scheme"
 	"sallyport/guix/storepath"
 	"sallyport/internal/crossing/pin"
 	"sallyport/internal/enclavetest"
@@ -49,6 +52,100 @@ const latestInstances = `
               (format #t "INSTANCE ~a ~a ~a~%" (channel-name (channel-instance-channel i)) (channel-instance-commit i) (channel-instance-checkout i)))
             (latest-channel-instances store channels)))
 `
+
+// hostOf serves the channels of an enclave's track dev until the test ends.
+func hostOf(t *testing.T, e *enclavetest.Enclave, g *gitrun.Git, l net.Listener) *channelhost.Host {
+	t.Helper()
+	host, err := channelhost.Open(channelhost.Options{Zone: e.Zone, Track: "dev", Git: g, Log: e.Log.Logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := host.Server()
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	t.Cleanup(func() {
+		srv.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+		if err := host.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("%s", e.Log)
+		}
+	})
+	return host
+}
+
+// TestRealChannelHost: Guix pulls a real channel from our host, and authenticates all of it.
+func TestRealChannelHost(t *testing.T) {
+	c := channels[0]
+	mirror := os.Getenv(c.variable)
+	if mirror == "" {
+		t.Skipf("SKIPPED, NOT TESTED: %s does not name a bare repository of the channel %s", c.variable, c.name)
+	}
+	p := start(t)
+	f := p.folder(t)
+	g, err := gitrun.Find(t.Context(), os.Getenv("PATH"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := channelhost.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := authenticate.Open(mirror, authenticate.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	pinned := &pin.Pin{Channel: c.name, URL: "http://" + l.Addr().String() + "/git/" + c.name, Branch: "master", NarHash: trust.Sum(nil), NarSize: 1}
+	signer, err := scheme.ParseFingerprint(c.signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pinned.Signer = openpgp.Fingerprint(signer)
+	for to, from := range map[*git.ID]string{&pinned.Introduction: c.introduction, &pinned.Commit: c.end} {
+		if *to, err = git.ParseID(from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if pinned.Keyring, err = r.Branch(pin.KeyringBranch); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := pin.Create(t.Context(), g, r, t.TempDir(), pinned, git.ID{}, &b); err != nil {
+		t.Fatal(err)
+	}
+	name, err := pinned.ItemName(trust.Sum(b.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := enclavetest.New(t)
+	e.Allow("dev", enclavetest.Content{Item: trust.Item{SHA256: trust.Sum(b.Bytes()), Size: int64(b.Len()), Kind: trust.KindChannel, Name: name}, Data: b.Bytes()})
+	host := hostOf(t, e, g, l)
+	begin := time.Now()
+	if err := host.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d KB, made ready in %v", b.Len()>>10, time.Since(begin))
+	res, err := http.Get("http://" + l.Addr().String() + "/dev/channels.scm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("%v %s", err, text)
+	}
+	begin = time.Now()
+	said := p.run(t, "env", "HOME="+f.name, "guix", "repl", "-q", "--", f.write(t, "instances.scm", []byte(latestInstances), 0o644), f.write(t, "channels.scm", text, 0o644))
+	if !bytes.Contains(said, []byte("INSTANCE "+c.name+" "+c.end+" /gnu/store/")) {
+		t.Errorf("%s", said)
+	}
+	t.Logf("Guix has fetched and authenticated it in %v: %s", time.Since(begin), bytes.TrimSpace(said))
+}
 
 // TestChannelHost: a channel that we create, with commits that its key signs, is authentic to the real program; unmodified clients clone it from our host, and
 // Guix pulls the commits of each release by its channels.scm.
@@ -124,25 +221,7 @@ func TestChannelHost(t *testing.T) {
 	}
 	release(commits[1], git.ID{})
 	second := release(commits[2], commits[1])
-	host, err := channelhost.Open(channelhost.Options{Zone: e.Zone, Track: "dev", Git: g, Log: e.Log.Logger()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := host.Server()
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	defer func() {
-		srv.Close()
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-		if err := host.Close(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("%s", e.Log)
-		}
-	}()
+	host := hostOf(t, e, g, l)
 	if err := host.Ready(t.Context()); err != nil {
 		t.Fatal(err)
 	}
