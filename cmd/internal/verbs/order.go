@@ -369,11 +369,11 @@ hours this may be. It ends by itself, and stands in every report until 'order cl
 		max, allowed := d.Root.BreakGlass()
 		switch {
 		case !allowed:
-			return trust.Refuse("break-glass", "d.Root", "its policy does not allow it").WithHint("'trust policy break-glass HOURS', by the officers")
+			return trust.Refuse("break-glass", "root", "its policy does not allow it").WithHint("'trust policy break-glass HOURS', by the officers")
 		case hours < 1 || hours > max:
-			return trust.Refuse("break-glass", "d.Root", "%d hours; the policy allows 1 to %d", hours, max)
+			return trust.Refuse("break-glass", "root", "%d hours; the policy allows 1 to %d", hours, max)
 		case d.Root.Threshold(track) == 0:
-			return frame.Usage("--track %q: the d.Root has no threshold for it", track)
+			return frame.Usage("--track %q: the root has no threshold for it", track)
 		}
 		for _, name := range args {
 			it, err := imported(c, d.Zone, name)
