@@ -102,9 +102,9 @@ func TestChannelInside(t *testing.T) {
 	approveBoth(30)
 
 	// Who may sign is in capitals.
-	list := c.List(c.A, c.C)
-	changed := c.Add(map[string]string{".guix-authorizations": list}, c.Ends[4])
-	changed = c.Commit(channeltest.Spec{Tree: c.Tree(c.Entries(map[string]string{".guix-authorizations": list, "x": "1"})...), Parents: []git.ID{changed}, Signer: c.C, At: 1700001000})
+	signers := c.List(c.A, c.C)
+	changed := c.Add(map[string]string{".guix-authorizations": signers}, c.Ends[4])
+	changed = c.Commit(channeltest.Spec{Tree: c.Tree(c.Entries(map[string]string{".guix-authorizations": signers, "x": "1"})...), Parents: []git.ID{changed}, Signer: c.C, At: 1700001000})
 	w.order("order", "downgrade", "--reason", "the other line, for prod", "guix", changed.String())
 	w.must(w.bring(40, c.At(changed, c.Ends[4]))...)
 	show = string(w.must(station, "review", "show", "--zone", "inside", "40").stdout)
@@ -118,6 +118,21 @@ func TestChannelInside(t *testing.T) {
 	w.refuses("channel-url", w.approveArgs(40, "alice")...)
 	w.order("order", "channel", "--remove", "guix")
 	w.refuses("channel-unknown", w.approveArgs(40, "alice")...)
+	// A pin that is recalled is none: prod stands at the one before.
+	w.order(w.recall(next.Name)...)
+	list := string(w.must(station, "channel", "list", "--zone", "inside", "--all").stdout)
+	if !strings.Contains(list, "RECALLED") {
+		t.Errorf("%s", list)
+	}
+	for line := range strings.Lines(string(w.must(station, "channel", "list", "--zone", "inside").stdout)) {
+		want := c.Ends[4]
+		if strings.Contains(line, "prod") {
+			want = c.Ends[3]
+		}
+		if !strings.Contains(line, want.String()) {
+			t.Errorf("want %s: %s", want, line)
+		}
+	}
 	w.tidy()
 	w.sound()
 }
