@@ -533,6 +533,49 @@ func TestMoreThanHistory(t *testing.T) {
 	}
 }
 
+// TestClonesMeanwhile: releases come and clients clone and fetch at the same time, none of them in vain.
+func TestClonesMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	c := newChannel(t, "guix", 300)
+	h.Allow("dev", c.item(t, h.git, c.commits[100], nil))
+	h.serve()
+	h.ready()
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for i := range 3 {
+		dir := filepath.Join(t.TempDir(), "clone.git")
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				args := []string{"-c", fmt.Sprintf("protocol.version=%d", i), "clone", "-q", "--mirror", h.url + "/git/guix", dir}
+				if n%4 != 0 {
+					args = []string{"-c", fmt.Sprintf("protocol.version=%d", i), "--git-dir", dir, "fetch", "-q"}
+				} else {
+					os.RemoveAll(dir)
+				}
+				if out, err := client(t.Context(), "", args...); err != nil {
+					t.Errorf("%v: %v: %s", args, err, tail(out))
+					return
+				}
+			}
+		})
+	}
+	for i := 110; i < 300; i += 20 {
+		h.Allow("dev", c.item(t, h.git, c.commits[i], &c.commits[100]))
+		h.ready()
+	}
+	close(stop)
+	wg.Wait()
+	if dir, err := h.clone("guix"); err != nil || must(t, dir, "rev-parse", "HEAD") != c.commits[290].String()+"\n" {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestGrows: release after release is put beside the ones before, and now and then packed together.
 func TestGrows(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,8 +45,7 @@ func (h *Host) refs(w http.ResponseWriter, r *http.Request, s *state, path strin
 		w.Header().Set("Allow", "GET, HEAD")
 		return &httpError{http.StatusMethodNotAllowed, "", "only GET and HEAD"}
 	}
-	g, err := h.repository(r, s, path)
-	if err != nil {
+	if _, err := h.repository(r, s, path); err != nil {
 		return err
 	}
 	if r.URL.Query().Get("service") != service {
@@ -59,7 +59,7 @@ func (h *Host) refs(w http.ResponseWriter, r *http.Request, s *state, path strin
 	if protocol < 2 {
 		prefix = []byte("001e# service=git-upload-pack\n0000")
 	}
-	return h.answer(w, r, g, protocol, "advertisement", prefix, []string{"--advertise-refs"}, nil)
+	return h.answer(w, r, s, path, request{protocol, []string{"--advertise-refs"}, nil}, "advertisement", prefix)
 }
 
 // upload answers what a client asks for.
@@ -68,8 +68,7 @@ func (h *Host) upload(w http.ResponseWriter, r *http.Request, s *state, path str
 		w.Header().Set("Allow", "POST")
 		return &httpError{http.StatusMethodNotAllowed, "", "only POST"}
 	}
-	g, err := h.repository(r, s, path)
-	if err != nil {
+	if _, err := h.repository(r, s, path); err != nil {
 		return err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-"+service+"-request" {
@@ -83,7 +82,7 @@ func (h *Host) upload(w http.ResponseWriter, r *http.Request, s *state, path str
 	if err != nil {
 		return err
 	}
-	return h.answer(w, r, g, protocol, "result", nil, nil, body)
+	return h.answer(w, r, s, path, request{protocol, nil, body}, "result", nil)
 }
 
 // body reads a request whole. One that is larger than most waits for a place before it is read on.
@@ -128,14 +127,33 @@ func badBody(err error) error {
 	return &httpError{http.StatusBadRequest, "", fmt.Sprintf("the request cannot be read: %v", err)}
 }
 
+// A request is what git is asked.
+type request struct {
+	protocol int
+	args     []string
+	body     []byte
+}
+
 // answer sends what git answers.
-func (h *Host) answer(w http.ResponseWriter, r *http.Request, g *generation, protocol int, kind string, prefix []byte, args []string, body []byte) error {
-	a, err := h.ask(g, protocol, args, body)
-	if errors.Is(err, errBusy) {
-		return &httpError{http.StatusServiceUnavailable, "busy", "too many clients are waiting: come again"}
-	}
-	if err != nil {
-		return err
+func (h *Host) answer(w http.ResponseWriter, r *http.Request, s *state, path string, q request, kind string, prefix []byte) error {
+	var g *generation
+	var a *answer
+	for {
+		var err error
+		// Found when it is asked: while the request was read, another may have taken its place.
+		if g, err = h.repository(r, s, path); err != nil {
+			return err
+		}
+		if a, err = h.ask(g, q); err == nil {
+			break
+		}
+		if errors.Is(err, errBusy) {
+			return &httpError{http.StatusServiceUnavailable, "busy", "too many clients are waiting: come again"}
+		}
+		if !errors.Is(err, errGone) {
+			return err
+		}
+		// What takes its place is there before it goes.
 	}
 	defer h.leave(g, a)
 	control := http.NewResponseController(w)
@@ -185,7 +203,7 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, g *generation, pro
 }
 
 // run runs git for one answer, when its turn has come.
-func (h *Host) run(ctx context.Context, g *generation, a *answer, protocol int, args []string, body []byte) (err error) {
+func (h *Host) run(ctx context.Context, g *generation, a *answer, q request) (err error) {
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
@@ -203,6 +221,7 @@ func (h *Host) run(ctx context.Context, g *generation, a *answer, protocol int, 
 		return err
 	}
 	return h.Git.Run(ctx, view, gitrun.Command{
-		Args: append(append([]string{"upload-pack", "--stateless-rpc", "--strict"}, args...), view.Dir), Stdin: bytes.NewReader(body), Stdout: a, Output: MaxAnswer, Time: childTime, Protocol: protocol,
+		Args: slices.Concat([]string{"upload-pack", "--stateless-rpc", "--strict"}, q.args, []string{view.Dir}), Stdin: bytes.NewReader(q.body), Stdout: a, Output: MaxAnswer, Time: childTime,
+		Protocol: q.protocol,
 	})
 }

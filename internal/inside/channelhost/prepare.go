@@ -128,7 +128,7 @@ func (h *Host) prepare(ctx context.Context, s *state) *prepared {
 		if g != nil {
 			p.served[name] = g
 			if u, err := url.Parse(g.pin.URL); err == nil && u.Host != "" {
-				p.byURL[strings.ToLower(u.Hostname())+u.EscapedPath()] = name
+				p.byURL[strings.ToLower(u.Hostname())+strings.TrimSuffix(u.Path, "/")] = name
 			}
 		}
 		if err != nil {

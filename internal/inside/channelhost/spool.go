@@ -127,21 +127,23 @@ func (a *answer) next(ctx context.Context, p []byte, at int64) (int, error) {
 	}
 }
 
-// errBusy says that too many wait already.
-var errBusy = errors.New("too many requests wait")
+var (
+	errBusy = errors.New("too many requests wait")
+	errGone = errors.New("another repository has taken its place")
+)
 
 // ask returns the answer of a repository to a request: one that is there or on its way, or a new one. The caller gives it back with leave.
-func (h *Host) ask(g *generation, protocol int, args []string, body []byte) (*answer, error) {
+func (h *Host) ask(g *generation, q request) (*answer, error) {
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%d %q\n", protocol, args)
-	hash.Write(body)
+	fmt.Fprintf(hash, "%d %q\n", q.protocol, q.args)
+	hash.Write(q.body)
 	var key [sha256.Size]byte
 	hash.Sum(key[:0])
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.gone {
-		return nil, notYet("the repository has just been replaced: come again")
+		return nil, errGone
 	}
 	if a := g.answers[key]; a != nil {
 		a.mu.Lock()
@@ -159,7 +161,7 @@ func (h *Host) ask(g *generation, protocol int, args []string, body []byte) (*an
 	g.running++
 	h.done.Go(func() {
 		defer stop()
-		err := h.run(ctx, g, a, protocol, args, body)
+		err := h.run(ctx, g, a, q)
 		h.waiting.Add(-1)
 		var exit *gitrun.ExitError
 		// What git refuses it has told the client in its own words; it is not kept.
