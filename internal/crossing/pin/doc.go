@@ -23,11 +23,12 @@
 // # What is checked
 //
 // Open checks the form: that the nar has the two files and nothing else, that the pin has its one spelling, that the header of the bundle says what the
-// pin says. Unpack checks that the pack is whole and ends where the bundle does, that everything it refers to is there (git's own check), and then every object: its id, its size, the
-// marks of collisions (guix/channel/git). Neither says that a commit is authentic, nor that the hash of the checkout is the one in the pin: that is for
+// pin says. Unpack has git check every object as fsck does, its links, its marks of collisions and that the pack is whole, and sees itself that it ends where the bundle does. Neither says that a commit is authentic, nor that the hash of the checkout is the one in the pin: that is for
 // package authenticate, whose Repository has Authenticate and Nar.
 //
-// Git runs in a cage (package gitrun). What it writes is a claim until it has been read again.
+// Git runs in a cage (package gitrun). What it writes is a claim: guix/channel/git holds every object against its id, its form and the marks of collisions when
+// it reads it, so authentication, the comparison of commits and the checkout do not rest on git; and a client that clones hashes for itself. Old versions of
+// files that nobody reads here are not read to check them: a channel's packs hold some hundred times their size, a quarter of an hour of hashing for Guix.
 //
 // # Size
 //
