@@ -32,7 +32,7 @@
 //	TestDaemon        guix/daemon drives guix-daemon: additions, a build, queries, deletion
 //	TestHost          inside/host judges the daemon's store beside it: items, roots, generations, a recall, and all of it read again
 //	TestChannelVerdicts  hostile histories of channels, judged by `guix git authenticate` and by us: one verdict, but where ours is stricter and says why
-//	TestChannelSpeed  real channels, where SALLYPORT_PEER_GUIX and SALLYPORT_PEER_NONGUIX name mirrors of them: the same verdict, how many times faster
+//	TestRealChannels  real channels, where SALLYPORT_PEER_GUIX and SALLYPORT_PEER_NONGUIX name mirrors of them: the same verdict
 //	TestChannelHost   a channel that we create is authentic to `guix git authenticate`, after `git clone` from our host; Guix pulls the commits of each release from there
 //	TestRealChannelHost  Guix pulls a real channel from our host and authenticates it, where SALLYPORT_PEER_NONGUIX names a mirror
 //	TestDemo          a depot of the demo feeds the real daemon, which builds what our builders built
