@@ -131,7 +131,7 @@ var channels = []struct {
 func TestRealChannels(t *testing.T) {
 	p := start(t)
 	program := filepath.Join(t.TempDir(), "sallyport")
-	run := func(cmd *exec.Cmd) string {
+	run := func(t *testing.T, cmd *exec.Cmd) string {
 		t.Helper()
 		out, err := cmd.CombinedOutput()
 		if err != nil {
@@ -141,7 +141,7 @@ func TestRealChannels(t *testing.T) {
 	}
 	build := exec.Command("go", "build", "-trimpath", "-o", program, "../cmd/sallyport")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	run(build)
+	run(t, build)
 	for _, c := range channels {
 		t.Run(c.name, func(t *testing.T) {
 			mirror := os.Getenv(c.variable)
@@ -149,17 +149,17 @@ func TestRealChannels(t *testing.T) {
 				t.Skipf("SKIPPED, NOT COMPARED: %s does not name a bare repository of the channel %s", c.variable, c.name)
 			}
 			f := p.folder(t)
-			run(exec.Command("cp", "-r", mirror, filepath.Join(f.host, "repo.git")))
+			run(t, exec.Command("cp", "-r", mirror, filepath.Join(f.host, "repo.git")))
 			home := filepath.Join(f.host, "ours")
 			for _, judged := range []int{c.commits, 0} {
 				cmd := exec.Command(program, "channel", "authenticate", "--json", "-r", filepath.Join(f.host, "repo.git"), "--end", c.end, c.introduction, c.signer)
 				cmd.Env = []string{"HOME=" + home, "XDG_CACHE_HOME=" + home + "/cache", "XDG_STATE_HOME=" + home + "/state"}
-				out := run(cmd)
+				out := run(t, cmd)
 				if want := fmt.Sprintf(`"commits":%d,"judged":%d,`, c.commits, judged); !strings.Contains(out, want) {
 					t.Errorf("no %s in %.300s", want, out)
 				}
 			}
-			out := run(exec.Command(script, "run", "env", "HOME="+f.name, "guix", "git", "authenticate", "-r", filepath.Join(f.name, "repo.git"), "--end="+c.end, c.introduction, c.signer))
+			out := run(t, exec.Command(script, "run", "env", "HOME="+f.name, "guix", "git", "authenticate", "-r", filepath.Join(f.name, "repo.git"), "--end="+c.end, c.introduction, c.signer))
 			if !strings.Contains(out, "successfully authenticated") {
 				t.Errorf("%s", tail([]byte(out)))
 			}
