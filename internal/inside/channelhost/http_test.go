@@ -310,7 +310,7 @@ func serveUntilKilled(dir string) {
 	fail(err)
 	fail(h.Ready(context.Background()))
 	fmt.Println("ready")
-	select {}
+	time.Sleep(time.Hour) // and not select {}, which the runtime takes for a deadlock when nothing else is left to do
 }
 
 const fullDir = "SALLYPORT_TEST_FULL_ZONE"
