@@ -455,7 +455,7 @@ func (c *channelIntake) checkout(ctx context.Context, repo *authenticate.Reposit
 	}
 	size := p.pin.NarSize
 	pr, pw := io.Pipe()
-	n := &narCheck{hash: sha256.New(), w: pw, left: size}
+	n := &narCheck{hash: sha256.New(), w: pw, size: size, left: size}
 	written := make(chan error, 1)
 	go func() {
 		err := repo.Nar(ctx, p.Commit, n)
@@ -469,7 +469,7 @@ func (c *channelIntake) checkout(ctx context.Context, repo *authenticate.Reposit
 	pr.CloseWithError(errJudged)
 	narErr := <-written
 	if errors.Is(narErr, errJudged) { // the reader ended before the nar did; its hash is wanted all the same
-		n = &narCheck{hash: sha256.New()}
+		n = &narCheck{hash: sha256.New(), size: size}
 		narErr = repo.Nar(ctx, p.Commit, n)
 	}
 	var rs trust.Refusals
@@ -479,7 +479,10 @@ func (c *channelIntake) checkout(ctx context.Context, repo *authenticate.Reposit
 	}
 	var digest trust.Digest
 	n.hash.Sum(digest[:0])
-	if digest != p.pin.NarHash || n.n != size {
+	switch {
+	case n.n > size:
+		rs.Add(trust.Refuse("channel-nar", p.Item.Name, "the checkout of %s has more than the %d bytes that the pin says", p.Commit, size))
+	case digest != p.pin.NarHash || n.n != size:
 		rs.Add(trust.Refuse("channel-nar", p.Item.Name, "the checkout of %s has the hash %s, %d bytes; the pin says %s, %d bytes", p.Commit, digest, n.n, p.pin.NarHash, size))
 	}
 	if n.n >= size { // else the reader got less than it was promised
@@ -495,10 +498,12 @@ func (c *channelIntake) checkout(ctx context.Context, repo *authenticate.Reposit
 
 var errNarSize = errors.New("the nar of the checkout has another size than the pin says")
 
-// A narCheck hashes and counts a nar, and hands on no more of it than the reader waits for.
+// A narCheck hashes and counts a nar, and hands on no more of it than the reader waits for. It ends one that is larger than it may be: a few objects can make a
+// checkout without end.
 type narCheck struct {
 	hash hash.Hash
 	n    int64
+	size int64
 	w    io.Writer // nil: nobody waits
 	left int64
 }
@@ -512,6 +517,9 @@ func (n *narCheck) Write(p []byte) (int, error) {
 			return 0, err
 		}
 		n.left -= int64(len(part))
+	}
+	if n.n > n.size {
+		return 0, errNarSize
 	}
 	return len(p), nil
 }

@@ -420,3 +420,28 @@ func TestChannelChanges(t *testing.T) {
 		}
 	}
 }
+
+// TestChannelBomb: a few objects can be a checkout without end, which is known when it is larger than the pin says, and no later.
+func TestChannelBomb(t *testing.T) {
+	t.Parallel()
+	for name, file := range map[string][]byte{"files": []byte("x"), "bytes": make([]byte, 1<<20)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e, c := enclavetest.New(t), enclavetest.NewChannel(t, "guix", 12)
+			e.Ordered(c)
+			entry := channeltest.Entry{Mode: git.ModeFile, Name: "f", ID: c.Put(git.KindBlob, file)}
+			for range 40 {
+				a, b := entry, entry
+				a.Name, b.Name = "a", "b"
+				entry = channeltest.Entry{Mode: git.ModeTree, Name: "d", ID: c.Tree(a, b)}
+			}
+			p := c.Pin(c.Ends[3], git.ID{})
+			p.Commit = c.Commit(channeltest.Spec{Tree: entry.ID, Parents: []git.ID{c.Ends[3]}})
+			start := time.Now()
+			refuse(t, e, e.Volume(c.Item(p)), "channel-nar", "commit-unsigned", "nar-truncated")
+			if took := time.Since(start); took > time.Minute {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}

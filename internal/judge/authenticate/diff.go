@@ -87,7 +87,7 @@ type ModuleChange struct {
 
 // Diff compares a commit that was authenticated, the end of the report, with an older one. The older one need not be among its ancestors, but has to be in the repository.
 func (r *Repository) Diff(ctx context.Context, report *Report, old git.ID) (*Difference, error) {
-	d := &differ{ctx: ctx, r: r.db.NewReader(), report: report, out: &Difference{Old: old, New: report.End}}
+	d := &differ{ctx: ctx, r: r.db.NewReader(), report: report, out: &Difference{Old: old, New: report.End}, room: room{2 * MaxTreeFiles, 2 * MaxCheckout}}
 	within, ok := report.Ancestors(old)
 	if d.out.Forward = ok; ok {
 		if err := d.commits(within); err != nil {
@@ -124,6 +124,7 @@ type differ struct {
 	r      *git.Reader
 	report *Report
 	out    *Difference
+	room   room // of both trees
 }
 
 // list returns the id of a tree's list of keys, zero if it has none.
@@ -318,9 +319,15 @@ func (d *differ) entries(tree git.ID, dir string) (map[string]git.TreeEntry, err
 	if err != nil {
 		return nil, bytesAtFault(err, dir)
 	}
+	if err := d.room.take(dir, 0, int64(len(raw))); err != nil {
+		return nil, err
+	}
 	for e, err := range git.Entries(bytes.Clone(raw)) {
 		if err != nil {
 			return nil, bytesAtFault(err, dir)
+		}
+		if err := d.room.take(dir, 1, 0); err != nil {
+			return nil, err
 		}
 		all[string(e.Name)] = e
 	}
@@ -441,17 +448,32 @@ func (d *differ) definitions(e git.TreeEntry) (map[string]string, error) {
 	if err != nil {
 		return nil, bytesAtFault(err, "file "+e.ID.String())
 	}
+	if err := d.room.take("file "+e.ID.String(), 0, int64(len(raw))); err != nil {
+		return nil, err
+	}
 	if len(raw) > maxModule {
 		return nil, nil
 	}
 	all := make(map[string]string)
+	again := make(map[string][]string) // of what is defined more than once, which may be many times
 	text := string(raw)
 	for _, at := range definition.FindAllStringSubmatchIndex(text, -1) {
 		body := text[at[0]:]
 		if end := strings.Index(body[1:], "\n("); end >= 0 {
 			body = body[:end+1]
 		}
-		all[text[at[2]:at[3]]] += strings.TrimSpace(body)
+		name, body := text[at[2]:at[3]], strings.TrimSpace(body)
+		if first, ok := all[name]; !ok {
+			all[name] = body
+		} else {
+			if again[name] == nil {
+				again[name] = []string{first}
+			}
+			again[name] = append(again[name], body)
+		}
+	}
+	for name, bodies := range again {
+		all[name] = strings.Join(bodies, "")
 	}
 	return all, nil
 }

@@ -9,4 +9,5 @@ const (
 	MaxLoose      = 64 << 20 // bytes of a loose object's file
 	MaxTreeDepth  = 256
 	MaxTreeFiles  = 4 << 20
+	MaxCheckout   = 16 << 30 // bytes of the files and trees of a checkout, each as often as it stands there
 )

@@ -37,7 +37,7 @@ func (r *Repository) Nar(ctx context.Context, commit git.ID, w io.Writer) error 
 	if err != nil {
 		return err
 	}
-	d := &narWriter{ctx: ctx, r: reader, z: nar.NewWriter(w), missing: r.Missing()}
+	d := &narWriter{ctx: ctx, r: reader, z: nar.NewWriter(w), missing: r.Missing(), room: room{MaxTreeFiles, MaxCheckout}}
 	if err := d.directory(tree, "", 0); err != nil {
 		return err
 	}
@@ -60,11 +60,30 @@ func (r *Repository) treeOf(reader *git.Reader, commit git.ID) (git.ID, error) {
 	return c.Tree, nil
 }
 
+// A room is what may still be looked at of a tree. Few objects can make a tree without end, as one tree can stand in another many times.
+type room struct {
+	files int
+	bytes int64
+}
+
+// take refuses what is too much.
+func (r *room) take(name string, files int, bytes int64) error {
+	r.files -= files
+	r.bytes -= bytes
+	switch {
+	case r.files < 0:
+		return trust.Refuse(CodeCheckout, name, "more than %d files", MaxTreeFiles)
+	case r.bytes < 0:
+		return trust.Refuse(CodeCheckout, name, "files and trees of more than %d bytes", int64(MaxCheckout))
+	}
+	return nil
+}
+
 type narWriter struct {
 	ctx     context.Context
 	r       *git.Reader
 	z       *nar.Writer
-	files   int
+	room    room
 	missing string // why objects may be missing
 	refused trust.Refusals
 }
@@ -119,6 +138,9 @@ func (d *narWriter) directory(id git.ID, dir string, depth int) error {
 	if err != nil {
 		return d.fault(err, dir)
 	}
+	if err := d.room.take(dir, 0, int64(len(raw))); err != nil {
+		return err
+	}
 	raw = bytes.Clone(raw) // the next Read would have it
 	var entries []git.TreeEntry
 	for e, err := range git.Entries(raw) {
@@ -143,8 +165,8 @@ func (d *narWriter) directory(id git.ID, dir string, depth int) error {
 			}
 			continue
 		}
-		if d.files++; d.files > MaxTreeFiles {
-			return trust.Refuse(CodeCheckout, name, "more than %d files", MaxTreeFiles)
+		if err := d.room.take(name, 1, 0); err != nil {
+			return err
 		}
 		if err := d.entry(e, name, depth); err != nil {
 			return err
@@ -167,6 +189,9 @@ func (d *narWriter) entry(e git.TreeEntry, name string, depth int) error {
 	content, err := d.r.Read(e.ID, git.KindBlob)
 	if err != nil {
 		return d.fault(err, name)
+	}
+	if err := d.room.take(name, 0, int64(len(content))); err != nil {
+		return err
 	}
 	if e.Mode == git.ModeSymlink {
 		return d.put(&nar.Header{Path: name, Type: nar.Symlink, Target: string(content)}, nil)

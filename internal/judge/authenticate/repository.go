@@ -431,7 +431,7 @@ func (r *Repository) Check(commit git.ID, each func(name string, e git.TreeEntry
 	if err != nil {
 		return bytesAtFault(err, commit.String())
 	}
-	files := 0
+	left := room{MaxTreeFiles, MaxCheckout}
 	var walk func(id git.ID, dir string, depth int) error
 	walk = func(id git.ID, dir string, depth int) error {
 		if depth > MaxTreeDepth {
@@ -441,6 +441,9 @@ func (r *Repository) Check(commit git.ID, each func(name string, e git.TreeEntry
 		if err != nil {
 			return bytesAtFault(err, dir)
 		}
+		if err := left.take(dir, 0, int64(len(raw))); err != nil {
+			return err
+		}
 		raw = bytes.Clone(raw)
 		names := make(map[string]bool)
 		for e, err := range git.Entries(raw) {
@@ -448,8 +451,8 @@ func (r *Repository) Check(commit git.ID, each func(name string, e git.TreeEntry
 				return bytesAtFault(err, dir)
 			}
 			name := path.Join(dir, string(e.Name))
-			if files++; files > MaxTreeFiles {
-				return trust.Refuse(CodeMalformed, name, "more than %d files", MaxTreeFiles)
+			if err := left.take(name, 1, 0); err != nil {
+				return err
 			}
 			if names[string(e.Name)] {
 				return trust.Refuse(CodeMalformed, name, "a file and a directory of one name")
@@ -466,7 +469,7 @@ func (r *Repository) Check(commit git.ID, each func(name string, e git.TreeEntry
 				var content []byte
 				if content, err = reader.Read(e.ID, git.KindBlob); err != nil {
 					err = bytesAtFault(err, name)
-				} else if each != nil {
+				} else if err = left.take(name, 0, int64(len(content))); err == nil && each != nil {
 					err = each(name, e, content)
 				}
 			}
