@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -199,7 +200,7 @@ func (h *house) serve(change ...func(o *Options)) {
 	if h.host, err = Open(o); err != nil {
 		h.t.Fatal(err)
 	}
-	l, err := Listen(h.t.Context(), "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -376,53 +376,6 @@ type text struct {
 	err   error
 }
 
-// Listen opens the host's port.
-func Listen(ctx context.Context, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return &limited{Listener: l, free: make(chan struct{}, MaxConnections), closed: make(chan struct{})}, nil
-}
-
-// limited lets only so many connections be open at a time.
-type limited struct {
-	net.Listener
-	free   chan struct{}
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (b *limited) Accept() (net.Conn, error) {
-	select {
-	case b.free <- struct{}{}:
-	case <-b.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.free
-		return nil, err
-	}
-	return &counted{Conn: c, release: sync.OnceFunc(func() { <-b.free })}, nil
-}
-
-func (b *limited) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return b.Listener.Close()
-}
-
-type counted struct {
-	net.Conn
-	release func()
-}
-
-func (c *counted) Close() error {
-	defer c.release()
-	return c.Conn.Close()
-}
-
 // A pinned is an item whose pin was read.
 type pinned struct {
 	item trust.Item

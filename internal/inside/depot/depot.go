@@ -37,7 +37,7 @@
 // # Bounds
 //
 // A client has 10 s for the head of a request and a minute for each piece of an answer (256 KiB); an idle connection is closed after two minutes, and there are at
-// most [MaxConnections] at a time.
+// most [MaxConnections] at a time, where its listener keeps to that.
 package depot
 
 import (
@@ -50,7 +50,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -441,51 +440,4 @@ func (d *Depot) evidence(w http.ResponseWriter, r *http.Request, s *state, name 
 		return err
 	}
 	return send(w, r, "application/json", noCache, append(body, '\n'))
-}
-
-// Listen opens the depot's port.
-func Listen(ctx context.Context, addr string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return &bounded{Listener: l, free: make(chan struct{}, MaxConnections), closed: make(chan struct{})}, nil
-}
-
-// bounded lets only so many connections be open at a time.
-type bounded struct {
-	net.Listener
-	free   chan struct{}
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (b *bounded) Accept() (net.Conn, error) {
-	select {
-	case b.free <- struct{}{}:
-	case <-b.closed:
-		return nil, net.ErrClosed
-	}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.free
-		return nil, err
-	}
-	return &counted{Conn: c, release: sync.OnceFunc(func() { <-b.free })}, nil
-}
-
-func (b *bounded) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return b.Listener.Close()
-}
-
-type counted struct {
-	net.Conn
-	release func()
-}
-
-func (c *counted) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

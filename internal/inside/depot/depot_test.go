@@ -60,7 +60,7 @@ func newHouse(t testing.TB) *house {
 func (h *house) serve(t testing.TB) {
 	t.Helper()
 	h.depot = &Depot{Zone: h.Zone, Track: "dev", Log: h.Log.Logger()}
-	l, err := Listen(t.Context(), "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -492,52 +492,6 @@ func TestClients(t *testing.T) {
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil || res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("%v, %v", res, err)
-	}
-}
-
-// Two pieces in one connection, many connections, and closing.
-func TestListen(t *testing.T) {
-	t.Parallel()
-	l, err := Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := l.(*bounded)
-	b.free = make(chan struct{}, 1)
-	accepted := make(chan net.Conn, 2)
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				ended <- err
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for range 2 {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	first := <-accepted
-	select {
-	case <-accepted:
-		t.Error("two connections at a time")
-	case <-time.After(50 * time.Millisecond):
-	}
-	first.Close()
-	first.Close()
-	second := <-accepted
-	defer second.Close()
-	if err := l.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := <-ended; !errors.Is(err, net.ErrClosed) {
-		t.Error(err)
 	}
 }
 

@@ -1,12 +1,7 @@
 package inside
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -54,7 +49,10 @@ served before is served on. What is recalled is gone with the next request. --ch
 			if err != nil {
 				return err
 			}
-			return errors.Join(serveChannels(ctx, env, host, listen), host.Close())
+			if err = host.Check(ctx); err == nil {
+				err = serve(ctx, env, host.Server(), listen, channelhost.MaxConnections, track, "the channels of track "+track)
+			}
+			return errors.Join(err, host.Close())
 		},
 	}
 	f := c.Flags()
@@ -65,38 +63,4 @@ served before is served on. What is recalled is gone with the next request. --ch
 	f.IntVar(&children, "children", 0, "git processes at a time (default: one a processor)")
 	f.IntVar(&queue, "queue", channelhost.DefaultQueue, "requests that wait for one; more are told to come again")
 	return c
-}
-
-func serveChannels(ctx context.Context, env *frame.Env, host *channelhost.Host, listen string) error {
-	if err := host.Check(ctx); err != nil {
-		return err
-	}
-	l, err := channelhost.Listen(ctx, listen)
-	if err != nil {
-		return err
-	}
-	if err := env.Result(map[string]string{"type": "listening", "url": "http://" + l.Addr().String(), "track": host.Track}, func(w io.Writer) {
-		fmt.Fprintf(w, "http://%s serves the channels of track %s\n", l.Addr(), host.Track)
-	}); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	srv := host.Server()
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	err = nil
-	if srv.Shutdown(grace) != nil {
-		// Who has not got his answer by now will ask again.
-		err = srv.Close()
-	}
-	if e := <-done; !errors.Is(e, http.ErrServerClosed) {
-		err = errors.Join(err, e)
-	}
-	return err
 }

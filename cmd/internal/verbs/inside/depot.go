@@ -1,12 +1,8 @@
 package inside
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,33 +88,7 @@ func depotServe(env *frame.Env) *cobra.Command {
 			if err := d.Check(ctx); err != nil {
 				return err
 			}
-			l, err := depot.Listen(ctx, listen)
-			if err != nil {
-				return err
-			}
-			if err := env.Result(map[string]string{"type": "listening", "url": "http://" + l.Addr().String(), "track": track}, func(w io.Writer) {
-				fmt.Fprintf(w, "http://%s serves track %s\n", l.Addr(), track)
-			}); err != nil {
-				return errors.Join(err, l.Close())
-			}
-			srv := d.Server()
-			done := make(chan error, 1)
-			go func() { done <- srv.Serve(l) }()
-			select {
-			case err := <-done:
-				return err
-			case <-ctx.Done():
-			}
-			grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			if srv.Shutdown(grace) != nil {
-				// Who has not got his answer by now will ask again.
-				err = srv.Close()
-			}
-			if e := <-done; !errors.Is(e, http.ErrServerClosed) {
-				err = errors.Join(err, e)
-			}
-			return err
+			return serve(ctx, env, d.Server(), listen, depot.MaxConnections, track, "track "+track)
 		},
 	}
 	c.Flags().StringVar(&track, "track", "", "the track")
