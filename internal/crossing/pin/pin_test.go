@@ -2,6 +2,7 @@ package pin_test
 
 import (
 	"bytes"
+	"compress/zlib"
 	"context"
 	"crypto/rand"
 	"crypto/sha1"
@@ -332,6 +333,26 @@ func TestHostilePacks(t *testing.T) {
 		bad := slices.Clone(whole[:len(whole)-20])
 		binary.BigEndian.PutUint32(bad[8:], binary.BigEndian.Uint32(bad[8:])-1)
 		refused(t, b, seal(bad), "", pin.CodePack, "")
+	})
+	t.Run("more objects than are taken", func(t *testing.T) {
+		bad := slices.Clone(whole[:len(whole)-20])
+		binary.BigEndian.PutUint32(bad[8:], pin.MaxObjects+1)
+		refused(t, b, seal(bad), "", pin.CodePack, "16777217 objects")
+	})
+	t.Run("a tree of nine gigabytes announced", func(t *testing.T) {
+		bad := []byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01")
+		size := uint64(9 << 30)
+		c := byte(2<<4) | byte(size&15)
+		for size >>= 4; size > 0; size >>= 7 {
+			bad = append(bad, c|0x80)
+			c = byte(size & 0x7f)
+		}
+		bad = append(bad, c)
+		var z bytes.Buffer
+		w := zlib.NewWriter(&z)
+		w.Write(make([]byte, 1<<20))
+		w.Close()
+		refused(t, b, seal(append(bad, z.Bytes()...)), "", pin.CodePack, "git cannot take")
 	})
 	t.Run("no objects", func(t *testing.T) { // nothing wrong by itself: what is missing, authentication finds
 		err := pin.Unpack(t.Context(), b.g, filepath.Join(t.TempDir(), "x.git"), "", bytes.NewReader(seal([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x00"))))

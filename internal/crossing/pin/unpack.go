@@ -1,6 +1,7 @@
 package pin
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -28,6 +29,8 @@ const CodePack = "channel-pack"
 // scratch is the directory in a repository in which a pack becomes one of its own.
 const scratch = "unpack"
 
+const packHead = 12 // bytes before the first object of a pack
+
 // Unpack puts the objects of a pack into the bare repository dir, which is made if it is not there. base is a bare repository whose objects the pack may refer to, ""
 // for none; those of dir itself it may refer to as well. What is wrong with the pack is a trust.Refusal; then, as after any error, dir has no object more than before.
 //
@@ -46,6 +49,16 @@ func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io
 		}
 	} else if err != nil {
 		return err
+	}
+	// How many objects come stands in front; the index of them is held in memory by all who read the repository.
+	in := &counter{r: pack}
+	var start [packHead]byte
+	n, err := io.ReadFull(in, start[:])
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return err
+	}
+	if objects := binary.BigEndian.Uint32(start[8:]); objects > MaxObjects {
+		return trust.Refuse(CodePack, "bundle", "its pack has %d objects, more than %d", objects, MaxObjects)
 	}
 	work := filepath.Join(dir, scratch)
 	if err := os.RemoveAll(work); err != nil {
@@ -78,9 +91,8 @@ func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io
 	if err := os.WriteFile(filepath.Join(view.Dir, "objects", "info", "alternates"), []byte(strings.Join(others, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	in := &counter{r: pack}
 	err = g.Run(ctx, view, gitrun.Command{
-		Args: []string{"index-pack", "--stdin", "--fix-thin", "--strict"}, Stdin: in, Read: others, Time: gitTime,
+		Args: []string{"index-pack", "--stdin", "--fix-thin", "--strict"}, Stdin: io.MultiReader(bytes.NewReader(start[:n]), in), Read: others, Time: gitTime,
 	})
 	var exit *gitrun.ExitError
 	switch {
@@ -159,7 +171,7 @@ type counter struct {
 	r    io.Reader
 	n    atomic.Int64
 	mu   sync.Mutex
-	head []byte // the first 12 bytes
+	head []byte // the first packHead bytes
 	fail error
 }
 
@@ -168,7 +180,7 @@ func (c *counter) Read(p []byte) (int, error) {
 	c.n.Add(int64(n))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.head = append(c.head, p[:min(n, 12-len(c.head))]...)
+	c.head = append(c.head, p[:min(n, packHead-len(c.head))]...)
 	if err != nil && err != io.EOF {
 		c.fail = err
 	}
@@ -202,7 +214,7 @@ func checkEnd(name string, in *counter) error {
 	// Git adds the bases that a thin pack lacks behind the objects that it got. OpenPack has checked that the tables have these sizes.
 	const tables, idSize = 8 + 256*4, 20
 	count := int(binary.BigEndian.Uint32(index[tables-4:]))
-	if len(in.head) < 12 {
+	if len(in.head) < packHead {
 		return trust.Refuse(CodePack, "bundle", "its pack ends in its head")
 	}
 	got := int(binary.BigEndian.Uint32(in.head[8:]))
