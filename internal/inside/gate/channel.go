@@ -198,26 +198,34 @@ func (c *channelIntake) item(ctx context.Context, p pinned, tips []git.ID, h []*
 			WithHint("a shipment between may be missing or rejected: import it first, or have the channel sent again as a whole")
 	}
 	if !p.pin.Basis.IsZero() {
-		within := false
+		lacks := p.pin.Basis
 		if len(tips) > 0 {
 			repo, err := c.open()
 			if err != nil {
 				return false, err
 			}
-			within, err = history.Descends(ctx, repo, p.pin.Basis, tips...)
+			within, err := history.Descends(ctx, repo, p.pin.Basis, tips...)
+			if within {
+				lacks = git.ID{}
+				if k := p.header.BasisKeyring; !k.IsZero() {
+					if _, err := repo.Database().NewReader().Read(k, git.KindCommit); err != nil {
+						lacks = k
+					}
+				}
+			}
 			if err = errors.Join(err, repo.Close()); err != nil {
 				return false, err
 			}
 		}
-		if !within {
-			return false, missing(p.pin.Basis)
+		if !lacks.IsZero() {
+			return false, missing(lacks)
 		}
 	}
 	// What git writes has about the size of the bundle, and an index beside it.
 	if err := c.g.Zone.Space(p.Item.Size + p.Item.Size/2); err != nil {
 		return false, err
 	}
-	if err := c.repositories().Unpack(ctx, c.git, c.dir, c.base, p.Item); err != nil {
+	if err := c.unpack(ctx, p); err != nil {
 		return false, named(err, p)
 	}
 	repo, err := c.open()
@@ -240,6 +248,24 @@ func (c *channelIntake) item(ctx context.Context, p pinned, tips []git.ID, h []*
 		return false, err
 	}
 	return len(rs) == 0, rs.Err()
+}
+
+// unpack unpacks an item into the scratch repository. What says that it is complete gets nothing to stand on: it could not be unpacked where that is not.
+func (c *channelIntake) unpack(ctx context.Context, p pinned) error {
+	if !p.pin.Basis.IsZero() {
+		return c.repositories().Unpack(ctx, c.git, c.dir, c.base, p.Item)
+	}
+	alone := c.dir + ".alone"
+	if err := c.repositories().Unpack(ctx, c.git, alone, "", p.Item); err != nil {
+		return err
+	}
+	if err := history.Make(c.dir); err != nil {
+		return err
+	}
+	if err := history.Move(alone, c.dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(alone)
 }
 
 // open opens the scratch repository with what it stands on.

@@ -123,6 +123,33 @@ func TestChannelRefusals(t *testing.T) {
 			p.Basis, h.Basis, h.BasisKeyring = git.ID{}, git.ID{}, git.ID{}
 			return []enclavetest.Content{repacked(t, p, h, pack)}
 		}},
+		{"a complete bundle that stands on what is here", []string{"channel-pack"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
+			e.Ordered(c)
+			if _, err := newGate(t, e, "dave/statement").take(t, e.Volume(c.At(c.Ends[3], git.ID{}))); err != nil {
+				t.Fatal(err)
+			}
+			p := c.Pin(c.Ends[5], c.Ends[3])
+			_, h, pack := opened(t, c.Item(p).Data)
+			p.Basis, h.Basis, h.BasisKeyring = git.ID{}, git.ID{}, git.ID{}
+			return []enclavetest.Content{repacked(t, p, h, pack)}
+		}},
+		{"a complete bundle that stands on what comes with it", []string{"channel-pack"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
+			e.Ordered(c)
+			p := c.Pin(c.Ends[5], c.Ends[3])
+			_, h, pack := opened(t, c.Item(p).Data)
+			p.Basis, h.Basis, h.BasisKeyring = git.ID{}, git.ID{}, git.ID{}
+			return []enclavetest.Content{c.At(c.Ends[3], git.ID{}), repacked(t, p, h, pack)}
+		}},
+		{"a basis of the keyring that is not here", []string{"channel-basis"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
+			e.Ordered(c)
+			if _, err := newGate(t, e, "dave/statement").take(t, e.Volume(c.At(c.Ends[3], git.ID{}))); err != nil {
+				t.Fatal(err)
+			}
+			p := c.Pin(c.Ends[5], c.Ends[3])
+			_, h, pack := opened(t, c.Item(p).Data)
+			h.BasisKeyring = git.ID{9}
+			return []enclavetest.Content{repacked(t, p, h, pack)}
+		}},
 		{"a cut pack", []string{"channel-pack"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel) []enclavetest.Content {
 			e.Ordered(c)
 			p := c.Pin(c.Ends[6], git.ID{})

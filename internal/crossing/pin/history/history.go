@@ -106,8 +106,8 @@ func Of(ctx context.Context, z *store.Zone, list *trust.Allowlist, orders *trust
 			came = append(came, e)
 		}
 		versions = append(versions, came)
-		if !some {
-			break
+		if !some && (orders == nil || len(orders.Recalls) == 0) {
+			break // a list loses only what is recalled: no list before it has any, either
 		}
 		list = before
 	}

@@ -1,6 +1,7 @@
 package history_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -139,6 +140,49 @@ func TestHistory(t *testing.T) {
 	}
 	_, err = history.Of(t.Context(), e.Zone, list(t, e), nil, repositories(e))
 	suite.Want(t, err, "allowlist-previous")
+}
+
+// A track all of whose pins were recalled has had them all the same: what is new since the first is known by it.
+func TestHistoryOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	e, c := enclavetest.New(t), enclavetest.NewChannel(t, "guix", 5)
+	first, next := c.At(c.Ends[1], git.ID{}), c.At(c.Ends[3], git.ID{})
+	e.Quarantine("eve", first, next)
+	e.Allow("dev", first)
+	e.Order(func(o *trust.Orders) {
+		o.Recalls = append(o.Recalls, trust.Recall{SHA256: first.SHA256, Name: first.Name, Date: o.Date, Reason: "x"})
+	})
+	gone := e.List("dev", e.Source("a", "a\n"))
+	gone.Items = slices.DeleteFunc(gone.Items, func(it trust.Item) bool { return it.Name == first.Name })
+	e.Enter(gone, true, "alice", "bob")
+	e.Allow("dev", next)
+	h := of(t, e)
+	if x, ok := h.First("guix"); !ok || x.Commit != c.Ends[1] || !x.Recalled {
+		t.Errorf("%+v", h.Entries("guix"))
+	}
+	if x, ok := h.Newest("guix"); !ok || x.Commit != c.Ends[3] {
+		t.Errorf("%+v", h.Entries("guix"))
+	}
+}
+
+// An item that cannot be unpacked takes what stands on it with it, and nothing else.
+func TestRepositoriesBroken(t *testing.T) {
+	t.Parallel()
+	e, c := enclavetest.New(t), enclavetest.NewChannel(t, "guix", 9)
+	p := c.Pin(c.Ends[6], git.ID{})
+	broken := enclavetest.ChannelItem(t, p, bytes.Replace(c.Item(p).Data, []byte("PACK"), []byte("KCAP"), 1))
+	e.Quarantine("eve", c.At(c.Ends[2], git.ID{}), broken, c.At(c.Ends[8], c.Ends[6]))
+	e.Quarantine("eve", c.At(c.Ends[4], c.Ends[2]))
+	repo, err := repositories(e).Open(t.Context(), "guix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repo.Close()
+	for i, id := range c.Ends {
+		if _, err := repo.Database().NewReader().Read(id, git.KindCommit); (err == nil) != (i <= 4) {
+			t.Errorf("commit %d: %v", i, err)
+		}
+	}
 }
 
 // Beside one another, the one for which a downgrade was ordered is the newer.

@@ -67,7 +67,7 @@ func (r *Repositories) Items(ctx context.Context, channel string) ([]Entry, erro
 	return all, rows.Err()
 }
 
-// Open opens the repository of a channel with the objects of all its items. What is missing is unpacked from the cas first. An item whose content the cas has lost, and what
+// Open opens the repository of a channel with the objects of all its items. What is missing is unpacked from the cas first. An item whose content the cas has lost, or which cannot be unpacked, and what
 // stands on it alone, is passed over: its commits are missing, and whoever asks for them is told. If nothing of the channel ever came, it is an error that is
 // fs.ErrNotExist.
 func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.Repository, error) {
@@ -91,12 +91,7 @@ func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.
 		return nil, err
 	}
 	if len(missing) > 0 {
-		err := r.unpack(ctx, channel, missing)
-		if refused, ok := trust.AsRefusals(err); ok {
-			// Of what was let in before. It is no fault of what is judged now.
-			return nil, fmt.Errorf("repository of channel %s: %v", channel, refused)
-		}
-		if err != nil {
+		if err := r.unpack(ctx, channel, missing); err != nil {
 			return nil, fmt.Errorf("repository of channel %s: %w", channel, err)
 		}
 	}
@@ -163,7 +158,7 @@ func (r *Repositories) unpack(ctx context.Context, channel string, items []Entry
 		}
 		rest = append(rest, waiting{e, p, h})
 	}
-	if err := r.make(channel); err != nil {
+	if err := Make(r.Dir(channel)); err != nil {
 		return err
 	}
 	dir := r.Dir(channel)
@@ -177,7 +172,12 @@ func (r *Repositories) unpack(ctx context.Context, channel string, items []Entry
 				i++
 				continue
 			}
-			if err := r.Unpack(ctx, g, dir, "", w.Item); err != nil {
+			err := r.Unpack(ctx, g, dir, "", w.Item)
+			if _, refused := trust.AsRefusals(err); refused {
+				i++ // perhaps behind another; else its commits are missing, and not those of all others
+				continue
+			}
+			if err != nil {
 				return err
 			}
 			if err := r.setMark(channel, w.Item); err != nil {
@@ -228,9 +228,8 @@ func (r *Repositories) Unpack(ctx context.Context, g *gitrun.Git, dir, base stri
 	return err
 }
 
-// make makes a repository without anything in it, if there is none.
-func (r *Repositories) make(channel string) error {
-	dir := r.Dir(channel)
+// Make makes a repository without anything in it, if there is none.
+func Make(dir string) error {
 	for _, d := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
 		if err := durable.MkdirAll(durable.OS{}, filepath.Join(dir, d), 0o755); err != nil {
 			return err
@@ -246,10 +245,22 @@ func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ..
 		return err
 	}
 	defer unlock()
-	if err := r.make(channel); err != nil {
+	if err := Make(r.Dir(channel)); err != nil {
 		return err
 	}
-	dir := r.Dir(channel)
+	if err := Move(from, r.Dir(channel)); err != nil {
+		return err
+	}
+	for _, it := range items {
+		if err := r.setMark(channel, it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Move moves the packs of one repository into another, which is there.
+func Move(from, to string) error {
 	packs := filepath.Join(from, "objects", "pack")
 	entries, err := os.ReadDir(packs)
 	if err != nil {
@@ -259,15 +270,10 @@ func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ..
 	for _, suffix := range []string{".pack", ".idx"} {
 		for _, e := range entries {
 			if strings.HasSuffix(e.Name(), suffix) {
-				if err := durable.Rename(durable.OS{}, filepath.Join(packs, e.Name()), filepath.Join(dir, "objects", "pack", e.Name())); err != nil {
+				if err := durable.Rename(durable.OS{}, filepath.Join(packs, e.Name()), filepath.Join(to, "objects", "pack", e.Name())); err != nil {
 					return err
 				}
 			}
-		}
-	}
-	for _, it := range items {
-		if err := r.setMark(channel, it); err != nil {
-			return err
 		}
 	}
 	return nil
