@@ -54,11 +54,11 @@ func is(sort, s string) (ok bool) {
 	case "previous":
 		return s == "-" || is("sha256", s) && strings.Trim(s, "0") != ""
 	case "commit":
-		return isHex(s, 40)
+		return isHex(s, 40) && strings.Trim(s, "0") != ""
 	case "commit or -":
-		return s == "-" || isHex(s, 40)
+		return s == "-" || is("commit", s)
 	case "openpgp":
-		return len(s) == 40 && strings.Trim(s, "0123456789ABCDEF") == ""
+		return len(s) == 40 && strings.Trim(s, "0123456789ABCDEF") == "" && strings.Trim(s, "0") != ""
 	case "openpgp or -":
 		return s == "-" || is("openpgp", s)
 	case "url": // of a channel

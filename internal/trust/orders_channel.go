@@ -178,18 +178,18 @@ func CheckBranch(s string) error {
 	return nil
 }
 
-// CheckCommit checks a git commit: 40 lower-case hexadecimal digits.
+// CheckCommit checks a git commit: 40 lower-case hexadecimal digits. Zeros alone are none: whoever judges commits takes them for no commit in particular.
 func CheckCommit(s string) error {
-	if len(s) != commitLen || strings.Trim(s, "0123456789abcdef") != "" {
-		return fmt.Errorf("commit %.80q: want 40 lower-case hexadecimal digits", s)
+	if len(s) != commitLen || strings.Trim(s, "0123456789abcdef") != "" || strings.Trim(s, "0") == "" {
+		return fmt.Errorf("commit %.80q: want 40 lower-case hexadecimal digits, not all of them 0", s)
 	}
 	return nil
 }
 
-// CheckOpenPGP checks the fingerprint of an OpenPGP key: 40 upper-case hexadecimal digits.
+// CheckOpenPGP checks the fingerprint of an OpenPGP key: 40 upper-case hexadecimal digits. Zeros alone are none, as for a commit.
 func CheckOpenPGP(s string) error {
-	if len(s) != fingerprintLen || strings.Trim(s, "0123456789ABCDEF") != "" {
-		return fmt.Errorf("fingerprint %.80q: want 40 upper-case hexadecimal digits", s)
+	if len(s) != fingerprintLen || strings.Trim(s, "0123456789ABCDEF") != "" || strings.Trim(s, "0") == "" {
+		return fmt.Errorf("fingerprint %.80q: want 40 upper-case hexadecimal digits, not all of them 0", s)
 	}
 	return nil
 }

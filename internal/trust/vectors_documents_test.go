@@ -102,6 +102,8 @@ func (c *corpus) ordersCases() {
 		{"excuse-no-channel", excuse("weak-hash", "weak-hash", "-", "-", "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
 		{"excuse-commit", excuse("weak-hash", "weak-hash", "guix", commit[1:], "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
 		{"excuse-key", excuse("weak-hash", "weak-hash", "guix", "-", strings.ToLower(signer), "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-zero-commit", excuse("weak-hash", "weak-hash", "guix", strings.Repeat("0", 40), "-", "2026-04-01T00:00:00Z"), "orders-syntax"},
+		{"excuse-zero-key", excuse("weak-hash", "weak-hash", "guix", "-", strings.Repeat("0", 40), "2026-04-01T00:00:00Z"), "orders-syntax"},
 		{"excuse-for-ever", excuse("weak-hash", "weak-hash", "guix", "-", "-", "-"), "orders-syntax"},
 		{"break-glass-of-channel", "break-glass dev 2026-03-02T09:00:00Z " + digest + " 1 channel " + name + " " + at + " x", ""},
 		{"break-glass-no-track", "break-glass Dev 2026-03-02T09:00:00Z " + digest + " 1 source " + name + " " + at + " x", "orders-syntax"},
