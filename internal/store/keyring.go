@@ -303,29 +303,36 @@ func (z *Zone) RenewKey(ctx context.Context, of trust.Context, rand io.Reader) (
 
 // DropNextKey removes a key that was made and that no root names: another one is made in its place.
 func (z *Zone) DropNextKey(ctx context.Context, of trust.Context) error {
-	unlock, err := z.LockContext(ctx, keysLock)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	ring, err := z.loadKeys(ctx, z.catalog.readers)
-	if err != nil {
-		return err
-	}
-	if err := z.settle(ring); err != nil {
-		return err
-	}
-	for _, k := range zoneKeys() {
-		if k.context != of {
-			continue
+	// In a transaction: whoever brings in a root that names this key has it in memory until he has committed, and must find it afterwards.
+	return z.Commit(ctx, func(*Tx) error {
+		unlock, err := z.LockContext(ctx, keysLock)
+		if err != nil {
+			return err
 		}
-		for _, f := range []string{k.nextPublic(), k.nextSecret()} {
-			if err := os.Remove(keysPath(z.Dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("zone: %w", err)
+		defer unlock()
+		for _, k := range zoneKeys() {
+			if k.context != of {
+				continue
+			}
+			next, err := k.readNext(z.Dir)
+			if err != nil {
+				return err
+			}
+			want, err := Setting(ctx, z.catalog.writer, k.setting())
+			if err != nil {
+				return fmt.Errorf("catalog: %w", err)
+			}
+			if next != nil && next.VKey().String() == want {
+				continue // it has come, and only its name is still that of one that is to come
+			}
+			for _, f := range []string{k.nextPublic(), k.nextSecret()} {
+				if err := os.Remove(keysPath(z.Dir, f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("zone: %w", err)
+				}
 			}
 		}
-	}
-	return durable.SyncDir(z.calls, filepath.Join(z.Dir, keysDir))
+		return durable.SyncDir(z.calls, filepath.Join(z.Dir, keysDir))
+	})
 }
 
 func stationKeyLine(of trust.Context, k *trust.Key) trust.RootKey {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
@@ -388,5 +389,33 @@ func TestNoRenewal(t *testing.T) {
 	}
 	if _, err := z.SetRoot(t.Context(), e.next(t, root, replacing(now, two)), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDropWaits: a key is not dropped while somebody writes, who may be about to commit a root that names it: it would be gone when the catalog names it.
+func TestDropWaits(t *testing.T) {
+	dir, _ := rooted(t)
+	z, other := testOpen(t, dir, Options{}), testOpen(t, dir, Options{})
+	_, next := renew(t, z, trust.ContextCheckpoint)
+	dropped := make(chan error, 1)
+	err := other.Commit(t.Context(), func(*Tx) error {
+		go func() { dropped <- z.DropNextKey(t.Context(), trust.ContextCheckpoint) }()
+		time.Sleep(300 * time.Millisecond)
+		if len(dropped) > 0 {
+			t.Error("it was dropped")
+		}
+		if k, err := logKey.readNext(dir); err != nil || k == nil || k.VKey().String() != next.Key {
+			t.Errorf("the key is gone: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-dropped; err != nil {
+		t.Fatal(err)
+	}
+	if k, err := logKey.readNext(dir); err != nil || k != nil {
+		t.Errorf("the key is still there: %v", err)
 	}
 }
