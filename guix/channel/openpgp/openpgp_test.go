@@ -2,6 +2,7 @@ package openpgp_test
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rand"
 	"errors"
 	"slices"
@@ -293,5 +294,21 @@ func BenchmarkVerify(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestMD5: the hash is verified for no key, though a program that speaks TLS has it.
+func TestMD5(t *testing.T) {
+	if !crypto.MD5.Available() {
+		t.Fatal("nothing is tested: MD5 is linked nowhere")
+	}
+	k := some()
+	r := ring(t, k.a.File(channeltest.Certificate{}), k.r.File(channeltest.Certificate{}))
+	for _, key := range []*channeltest.Key{k.a, k.r} {
+		s := signature(t, key, channeltest.Form{Created: made + 1, Hash: channeltest.MD5}, "text")
+		var e *openpgp.Error
+		if err := r.Issuer(s).Verify(s, [][]byte{[]byte("text")}); !errors.As(err, &e) || e.Code != openpgp.CodeUnsupported {
+			t.Errorf("%s: %v", key.Name, err)
+		}
 	}
 }

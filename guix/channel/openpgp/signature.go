@@ -38,7 +38,8 @@ var hashes = [...]struct {
 	name string
 	hash crypto.Hash
 }{
-	1: {"md5", crypto.MD5}, 2: {"sha1", crypto.SHA1}, 3: {"rmd160", crypto.RIPEMD160},
+	1: {"md5", 0}, // never verified, whatever else is linked into the program
+	2: {"sha1", crypto.SHA1}, 3: {"rmd160", crypto.RIPEMD160},
 	8: {"sha256", crypto.SHA256}, 9: {"sha384", crypto.SHA384}, 10: {"sha512", crypto.SHA512}, 11: {"sha224", crypto.SHA224},
 }
 

@@ -23,7 +23,7 @@ func (k *Key) verify(s *Signature, data [][]byte) error {
 		return fail(CodeUnsupported, "a key that cannot be used: algorithm %d", k.Algorithm)
 	}
 	kind := hashes[s.Hash].hash
-	if !kind.Available() { // MD5, which is linked nowhere
+	if !kind.Available() { // MD5
 		return fail(CodeUnsupported, "the hash %s", s.HashName())
 	}
 	h := kind.New()
