@@ -234,7 +234,7 @@ func (st *statement) open(text string) error {
 	switch {
 	case st.of.subjects == one && len(st.subjects) != 1:
 		return refuse("statement-predicate", "", "%d subjects, not one", len(st.subjects))
-	case st.of.subjects == outputs && (strings.Count(paths, `"path":"`) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !strings.Contains(paths, `"path":"`+s.name+`"`) })):
+	case st.of.subjects == outputs && (strings.Count(paths, `"path":"`) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !is("path", s.name) || !strings.Contains(paths, `"path":"`+s.name+`"`) })):
 		return refuse("statement-predicate", "", "the subjects are not the outputs")
 	}
 	return nil

@@ -288,6 +288,10 @@ func (c *corpus) statementCases() {
 	} {
 		judge("S4", "built-"+m.name, m.about, c.envelope("bela/statement", m.payload), "statement-predicate")
 	}
+	// Two outputs, and a subject whose name is what stands from the path of the one to that of the other.
+	both := statement.Statement{Kind: statement.KindBuilt, Subjects: []statement.Subject{{Name: debug}, {Name: debug + `","references":[],"size":1},"out":{"path":"` + out}}, Predicate: say(built)}
+	both.Predicate["outputs"] = map[string]any{"debug": map[string]any{"path": debug, "size": 1, "references": []string{}}, "out": map[string]any{"path": out, "size": 1, "references": []string{}}}
+	judge("S4", "built-subject", "a subject that is no path of an output, but has one in it", c.envelope("bela/statement", c.payload(both)), "statement-predicate")
 
 	// Rejections.
 	reject := func(name, about string, change func(p map[string]any), code string) {
