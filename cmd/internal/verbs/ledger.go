@@ -184,12 +184,12 @@ func (l *published) openChain() error {
 	}
 	now := l.root.Signers(trust.ContextCheckpoint, l.root.Date)
 	for _, v := range append(l.log, named...) {
-		replaced := slices.ContainsFunc(now, func(n trust.VKey) bool { return n.Name == v.Name }) && !slices.ContainsFunc(now, v.Equal)
 		switch {
-		case replaced && !slices.ContainsFunc(l.old, v.Equal):
+		case slices.ContainsFunc(now, v.Equal):
+		case !slices.ContainsFunc(named, v.Equal):
+			now = append(now, v) // of a zone that no root has named yet
+		case !slices.ContainsFunc(l.old, v.Equal):
 			l.old = append(l.old, v)
-		case !replaced && !slices.ContainsFunc(now, v.Equal):
-			now = append(now, v) // of a ledger that no root names, or no more
 		}
 	}
 	l.log = now
