@@ -18,9 +18,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"sallyport/guix/channel/channeltest"
 	"sallyport/guix/channel/git"
+	"sallyport/guix/channel/openpgp"
 	"sallyport/guix/nar"
 	"sallyport/guix/scheme"
 	"sallyport/internal/crossing/pin"
@@ -339,20 +341,51 @@ func TestHostilePacks(t *testing.T) {
 		binary.BigEndian.PutUint32(bad[8:], pin.MaxObjects+1)
 		refused(t, b, seal(bad), "", pin.CodePack, "16777217 objects")
 	})
-	t.Run("a tree of nine gigabytes announced", func(t *testing.T) {
-		bad := []byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01")
-		size := uint64(9 << 30)
-		c := byte(2<<4) | byte(size&15)
+	entry := func(kind byte, size uint64, between, content []byte) []byte {
+		var b bytes.Buffer
+		c := kind<<4 | byte(size&15)
 		for size >>= 4; size > 0; size >>= 7 {
-			bad = append(bad, c|0x80)
+			b.WriteByte(c | 0x80)
 			c = byte(size & 0x7f)
 		}
-		bad = append(bad, c)
-		var z bytes.Buffer
-		w := zlib.NewWriter(&z)
-		w.Write(make([]byte, 1<<20))
+		b.WriteByte(c)
+		b.Write(between)
+		w := zlib.NewWriter(&b)
+		w.Write(content)
 		w.Close()
-		refused(t, b, seal(append(bad, z.Bytes()...)), "", pin.CodePack, "git cannot take")
+		return b.Bytes()
+	}
+	t.Run("a tree of nine gigabytes announced", func(t *testing.T) {
+		refused(t, b, seal(append([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x01"), entry(2, 9<<30, nil, make([]byte, 1<<20))...)), "", pin.CodePack, "an object of 9663676416 bytes")
+	})
+	// Some kilobytes that git would make a thousand gigabytes of, one after another.
+	bomb := func(copies int) []byte {
+		base := make([]byte, 1<<20)
+		bad := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), 2501)
+		bad = append(bad, entry(3, uint64(len(base)), nil, base)...)
+		for i := range 2500 {
+			delta := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(len(base))), uint64(copies*len(base)+4))
+			delta = append(delta, bytes.Repeat([]byte{0xc0, 0x10}, copies)...) // the whole of the base
+			delta = append(delta, 4, byte(i), byte(i>>8), 0, 1)
+			back := len(bad) - 12
+			offset := []byte{byte(back & 0x7f)}
+			for back >>= 7; back > 0; back >>= 7 {
+				back--
+				offset = append([]byte{0x80 | byte(back&0x7f)}, offset...)
+			}
+			bad = append(bad, entry(6, uint64(len(delta)), offset, delta)...)
+		}
+		return seal(bad)
+	}
+	t.Run("deltas that make a thousand gigabytes", func(t *testing.T) {
+		start := time.Now()
+		refused(t, b, bomb(400), "", pin.CodePack, "out of proportion")
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+	t.Run("a delta that makes a gigabyte", func(t *testing.T) {
+		refused(t, b, bomb(1024), "", pin.CodePack, "an object of")
 	})
 	t.Run("no objects", func(t *testing.T) { // nothing wrong by itself: what is missing, authentication finds
 		err := pin.Unpack(t.Context(), b.g, filepath.Join(t.TempDir(), "x.git"), "", bytes.NewReader(seal([]byte("PACK\x00\x00\x00\x02\x00\x00\x00\x00"))))
@@ -395,7 +428,7 @@ func TestHostileItems(t *testing.T) {
 	for i := range b.ends {
 		b.ends[i] = git.ID{byte(i + 1)}
 	}
-	b.history.Introduction = git.ID{9}
+	b.history.Introduction, b.history.Signer = git.ID{9}, openpgp.Fingerprint{9}
 	p := b.pin(b.ends[1], git.ID{})
 	q := b.pin(b.ends[2], b.ends[1])
 	text, inc := string(p.Text()), string(q.Text())
@@ -491,7 +524,7 @@ func (f fullDisk) Write([]byte) (int, error) { return 0, f.err }
 // TestSpelling: every other spelling of a pin is refused, and all faults are told at once.
 func TestSpelling(t *testing.T) {
 	b := &bench{keyring: git.ID{7}}
-	b.history.Introduction = git.ID{9}
+	b.history.Introduction, b.history.Signer = git.ID{9}, openpgp.Fingerprint{9}
 	b.history.Signer[0] = 0xab
 	good := b.pin(git.ID{1}, git.ID{2})
 	text := string(good.Text())
@@ -532,7 +565,7 @@ func TestSpelling(t *testing.T) {
 // TestNames: what others make of a pin.
 func TestNames(t *testing.T) {
 	b := &bench{keyring: git.ID{7}}
-	b.history.Introduction = git.ID{9}
+	b.history.Introduction, b.history.Signer = git.ID{9}, openpgp.Fingerprint{9}
 	p := b.pin(git.ID{1}, git.ID{})
 	if got := p.StoreName(); got != "guix-channel-0100000000000000000000000000000000000000" {
 		t.Error(got)
@@ -572,7 +605,7 @@ func TestCreateRefuses(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	b := &bench{keyring: git.ID{7}}
-	b.history.Introduction = git.ID{9}
+	b.history.Introduction, b.history.Signer = git.ID{9}, openpgp.Fingerprint{9}
 	text := b.pin(git.ID{1}, git.ID{2}).Text()
 	f.Add(text)
 	f.Add(b.pin(git.ID{1}, git.ID{}).Text())

@@ -91,11 +91,27 @@ func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io
 	if err := os.WriteFile(filepath.Join(view.Dir, "objects", "info", "alternates"), []byte(strings.Join(others, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	err = g.Run(ctx, view, gitrun.Command{
-		Args: []string{"index-pack", "--stdin", "--fix-thin", "--strict"}, Stdin: io.MultiReader(bytes.NewReader(start[:n]), in), Read: others, Time: gitTime,
+	// What is out of proportion is seen as it passes, and git is not waited for.
+	heavy := make(chan error, 1)
+	pr, pw := io.Pipe()
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		err := weigh(pr, in.n.Load)
+		if err != nil {
+			stop()
+		}
+		pr.CloseWithError(err)
+		heavy <- err
+	}()
+	err = g.Run(running, view, gitrun.Command{
+		Args: []string{"index-pack", "--stdin", "--fix-thin", "--strict"}, Stdin: io.TeeReader(io.MultiReader(bytes.NewReader(start[:n]), in), pw), Read: others, Time: gitTime,
 	})
+	pw.Close()
 	var exit *gitrun.ExitError
-	switch {
+	switch refused := <-heavy; {
+	case refused != nil:
+		return refused
 	case in.err() != nil:
 		return in.err()
 	case errors.As(err, &exit) && exit.Status > 0 && !ownFault(exit.Stderr):
