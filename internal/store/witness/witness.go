@@ -72,7 +72,7 @@ func Origin(g *ledger.Growth) (string, error) {
 // last, and cosigns it. paper is the ledger's keys; it may be empty if
 // the ledger is known already. Codes beside those of [ledger.CosignGrowth]:
 // witness-log (another key than the known one), witness-unknown-log.
-func Cosign(dir string, g *ledger.Growth, paper Keys, key trust.Signer, now time.Time) (ledger.Checkpoint, []byte, error) {
+func Cosign(dir string, g *ledger.Growth, paper Keys, key trust.Signer, at time.Time) (ledger.Checkpoint, []byte, error) {
 	text, _, err := trust.SplitNote("checkpoint", g.Checkpoint, ledger.MaxCheckpoint)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
@@ -91,24 +91,15 @@ func Cosign(dir string, g *ledger.Growth, paper Keys, key trust.Signer, now time
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
 	}
-	switch {
-	case len(paper.Now) == 0 && len(known) == 0:
-		return ledger.Checkpoint{}, nil, trust.Refuse("witness-unknown-log", claimed.Origin, "this witness has never seen it").
-			WithHint("give the ledger's key, from paper, with --log, or the roots that name it with --root and --roots; from then on it is known")
-	case len(paper.Now) > 0 && paper.Now[0].Name != claimed.Origin:
-		return ledger.Checkpoint{}, nil, trust.Refuse("checkpoint-origin", "checkpoint", "it is of %s, not of %s", claimed.Origin, paper.Now[0].Name)
-	case len(paper.Now) > 0 && len(known) > 0 && !slices.ContainsFunc(known, func(k trust.VKey) bool { return contains(paper.Now, k) || contains(paper.Former, k) }):
-		return ledger.Checkpoint{}, nil, trust.Refuse("witness-log", claimed.Origin, "this witness knows it by the key %s, not by %s", known[0].ID(), paper.Now[0].ID()).
-			WithHint("if officers have said that the ledger has a new key, give the roots with --root and --roots")
-	}
-	before := known
-	// What officers say now takes the place of what was known: who has a key that they took away is believed no more.
-	if len(known) == 0 || len(paper.Former) > 0 {
-		known = paper.Now
-	}
-	log, err := opens(g.Checkpoint, claimed.Origin, known)
+	now, err := paper.after(known, claimed.Origin)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
+	}
+	// Of a ledger that is not known nothing is kept, not even a directory, unless it shows that it is the one on paper.
+	if len(known) == 0 {
+		if _, err := opens(g.Checkpoint, claimed.Origin, now); err != nil {
+			return ledger.Checkpoint{}, nil, err
+		}
 	}
 	if err := durable.MkdirAll(durable.OS{}, s.path("tmp"), 0o700); err != nil {
 		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
@@ -125,33 +116,81 @@ func Cosign(dir string, g *ledger.Growth, paper Keys, key trust.Signer, now time
 	if err := durable.SweepTemp(durable.OS{}, s.path("tmp")); err != nil {
 		return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
 	}
-	seen, err := s.seen(claimed.Origin, append(before, known...), key.VKey())
+	// Another run may have learned of another key meanwhile.
+	if known, err = s.keys(); err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	if now, err = paper.after(known, claimed.Origin); err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	// What the roots say is learned whatever is wrong with what was brought: else the thief of a former key would have to bring only that, to be believed by the next run.
+	if len(known) > 0 && len(paper.Former) > 0 {
+		if err := s.write("log", lines(now)); err != nil {
+			return ledger.Checkpoint{}, nil, err
+		}
+	}
+	log, err := opens(g.Checkpoint, claimed.Origin, now)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
 	}
-	c, note, err := ledger.CosignGrowth(seen, g, log, key, now)
+	seen, err := s.seen(claimed.Origin, slices.Concat(known, now, paper.Former), key.VKey())
+	if err != nil {
+		return ledger.Checkpoint{}, nil, err
+	}
+	c, note, err := ledger.CosignGrowth(seen, g, log, key, at)
 	if err != nil {
 		return ledger.Checkpoint{}, nil, err
 	}
 	// The key before the checkpoint: a state without key would take any.
-	var lines strings.Builder
-	for _, k := range known {
-		fmt.Fprintln(&lines, k)
+	if err := s.write("log", lines(now)); err != nil {
+		return ledger.Checkpoint{}, nil, err
 	}
-	for _, f := range []durable.File{
-		{Path: s.path("log"), Data: []byte(lines.String()), Perm: 0o600},
-		{Path: s.path("checkpoint"), Data: note, Perm: 0o600},
-	} {
-		if err := durable.WriteAll(durable.OS{}, s.path("tmp"), f); err != nil {
-			return ledger.Checkpoint{}, nil, fmt.Errorf("witness: %w", err)
-		}
+	if err := s.write("checkpoint", note); err != nil {
+		return ledger.Checkpoint{}, nil, err
 	}
 	return c, note, nil
+}
+
+// after says which keys of a ledger count: those that are known, or those of the paper.
+func (paper Keys) after(known []trust.VKey, origin string) ([]trust.VKey, error) {
+	switch {
+	case len(paper.Now) == 0 && len(paper.Former) > 0:
+		return nil, trust.Refuse("witness-log", origin, "the newest root names no key for it")
+	case len(paper.Now) == 0 && len(known) == 0:
+		return nil, trust.Refuse("witness-unknown-log", origin, "this witness has never seen it").
+			WithHint("give the ledger's key, from paper, with --log, or the roots that name it with --root and --roots; from then on it is known")
+	case len(paper.Now) > 0 && paper.Now[0].Name != origin:
+		return nil, trust.Refuse("checkpoint-origin", "checkpoint", "it is of %s, not of %s", origin, paper.Now[0].Name)
+	case len(paper.Now) > 0 && len(known) > 0 && !slices.ContainsFunc(known, func(k trust.VKey) bool { return contains(paper.Now, k) || contains(paper.Former, k) }):
+		return nil, trust.Refuse("witness-log", origin, "this witness knows it by the key %s, not by %s", known[0].ID(), paper.Now[0].ID()).
+			WithHint("if officers have said that the ledger has a new key, give the roots with --root and --roots")
+	}
+	// What officers say now takes the place of what was known: who has a key that they took away is believed no more.
+	if len(known) == 0 || len(paper.Former) > 0 {
+		return paper.Now, nil
+	}
+	return known, nil
+}
+
+// lines are the file `log`.
+func lines(keys []trust.VKey) []byte {
+	var b strings.Builder
+	for _, k := range keys {
+		fmt.Fprintln(&b, k)
+	}
+	return []byte(b.String())
 }
 
 type state struct{ dir string }
 
 func (s state) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s state) write(name string, data []byte) error {
+	if err := durable.WriteAll(durable.OS{}, s.path("tmp"), durable.File{Path: s.path(name), Data: data, Perm: 0o600}); err != nil {
+		return fmt.Errorf("witness: %w", err)
+	}
+	return nil
+}
 
 func (s state) read(name string, limit int64) ([]byte, error) {
 	f, err := os.Open(s.path(name))

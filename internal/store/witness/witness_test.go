@@ -333,3 +333,40 @@ func TestDiskFails(t *testing.T) {
 		t.Errorf("%v: the state moved", err)
 	}
 }
+
+// TestLearnsAtOnce: a witness who was shown the roots believes a former key no more, also if what was brought with them was no good.
+func TestLearnsAtOnce(t *testing.T) {
+	log, renewed := &tree{t: t, key: newKey(t, origin), word: "entry"}, &tree{t: t, key: newKey(t, origin), word: "entry"}
+	log.grow(60)
+	renewed.grow(60)
+	wilma := newKey(t, "wilma/witness")
+	roots := Keys{Now: []trust.VKey{renewed.key.VKey()}, Former: []trust.VKey{log.key.VKey()}}
+	for name, first := range map[string]func(dir string) error{
+		"a proof from another size": func(dir string) error {
+			_, _, err := Cosign(dir, renewed.growth(10, 40), roots, wilma, at)
+			return err
+		},
+		"the thief's": func(dir string) error {
+			_, _, err := Cosign(dir, log.growth(20, 40), roots, wilma, at)
+			return err
+		},
+	} {
+		dir := t.TempDir()
+		if _, _, err := Cosign(dir, log.growth(0, 20), only(log.key), wilma, at); err != nil {
+			t.Fatal(err)
+		}
+		if err := first(dir); err == nil {
+			t.Fatalf("%s: it was cosigned", name)
+		}
+		if _, note, err := Cosign(dir, log.growth(20, 50), Keys{}, wilma, at); code(t, err) != "checkpoint-unsigned" || note != nil {
+			t.Errorf("%s: the thief of the former key has it cosigned: %v", name, err)
+		}
+		if c, _, err := Cosign(dir, renewed.growth(20, 50), Keys{}, wilma, at); err != nil || c.Size != 50 {
+			t.Errorf("%s: by the new key: %v", name, err)
+		}
+		// Officers took it away, and gave it none.
+		if _, _, err := Cosign(dir, renewed.growth(50, 60), Keys{Former: roots.Now}, wilma, at); code(t, err) != "witness-log" {
+			t.Errorf("%s: of a ledger without a key: %v", name, err)
+		}
+	}
+}
