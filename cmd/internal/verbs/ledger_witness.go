@@ -56,6 +56,11 @@ answers with another, and 'ledger witness add' takes that in.`,
 			if len(keys.Now) == 0 {
 				return trust.Refuse("witness-log", trust.Printable(string(origin), 100), "the newest root names no key for it")
 			}
+			if from.root != "" {
+				if err := newer(stateFile, keys); err != nil {
+					return err
+				}
+			}
 			// Where the root names two, the one that has signed.
 			log := keys.Now[0]
 			for _, v := range keys.Now[1:] {
@@ -84,6 +89,25 @@ answers with another, and 'ledger witness add' takes that in.`,
 	from.flags(c, "")
 	f.StringVarP(&out, "out", "o", "", "where to write the cosigned checkpoint")
 	return with(c, witnessExport(env), witnessAdd(env), witnessList(env))
+}
+
+// newer refuses roots that do not name the key by which the ledger had signed what this witness cosigned last: they are older than those that it was shown then, and the
+// key that they name may be one that was given up since.
+func newer(state string, keys witness.Keys) error {
+	held, err := frame.ReadBounded(state, ledger.MaxCheckpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, v := range slices.Concat(keys.Now, keys.Former) {
+		if _, err := ledger.OpenCheckpoint(held, v.Name, v); err == nil {
+			return nil
+		}
+	}
+	return trust.Refuse("witness-log", keys.Now[0].Name, "none of the roots names the key that had signed what this witness cosigned last").
+		WithHint("roots may be missing at the end: ask others for the newest one; somebody may want a key to be believed that was given up")
 }
 
 // A witnessPaper is what a witness has on paper of a ledger's key.
