@@ -69,12 +69,28 @@ func (e *Env) Log() *slog.Logger {
 // Result prints a verb's result: v as one JSON object with --json, else whatever text writes.
 func (e *Env) Result(v any, text func(w io.Writer)) error {
 	if !e.JSON {
-		text(e.Stdout)
-		return nil
+		w := &remembering{w: e.Stdout}
+		text(w)
+		return w.err
 	}
 	enc := json.NewEncoder(e.Stdout)
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
+}
+
+// A remembering writer keeps the first failure, so that a result that was not written out is no success, and writes nothing after it.
+type remembering struct {
+	w   io.Writer
+	err error
+}
+
+func (r *remembering) Write(b []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	n, err := r.w.Write(b)
+	r.err = err
+	return n, err
 }
 
 // Say prints one line of explanation to standard error.
@@ -184,8 +200,8 @@ func (e *Env) report(err error) int {
 		}
 		enc := json.NewEncoder(e.Stdout)
 		enc.SetEscapeHTML(false)
-		if err := enc.Encode(out); err != nil {
-			fmt.Fprintf(e.Stderr, "%s: %v\n", e.Program, err)
+		if writeErr := enc.Encode(out); writeErr != nil && writeErr.Error() != err.Error() {
+			fmt.Fprintf(e.Stderr, "%s: %v\n", e.Program, writeErr)
 		}
 	}
 	if other := rest(err); len(rs) > 0 && other != nil {
@@ -243,7 +259,7 @@ func Root(env *Env, short, long, example string, nouns ...*cobra.Command) *cobra
 	root.SetErr(env.Stderr)
 	root.SetIn(env.Stdin)
 	root.SetUsageTemplate(usageTemplate)
-	root.SetHelpTemplate("{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}\n\n{{end}}{{.UsageString}}")
+	root.SetHelpTemplate(helpTemplate)
 	flags := root.PersistentFlags()
 	flags.BoolVar(&env.JSON, "json", false, "print the result as JSON")
 	flags.BoolVarP(&env.Quiet, "quiet", "q", false, "no progress and no remarks on standard error")
@@ -270,7 +286,11 @@ func usageErrors(cmd *cobra.Command) {
 	if args := cmd.Args; args != nil {
 		cmd.Args = func(c *cobra.Command, a []string) error {
 			if err := args(c, a); err != nil {
-				return &UsageError{strings.ReplaceAll(err.Error(), "\n", " ")}
+				text := strings.ReplaceAll(err.Error(), "\n", " ")
+				if strings.Contains(text, "arg(s)") {
+					text += "; usage: " + c.UseLine()
+				}
+				return &UsageError{text}
 			}
 			return nil
 		}
@@ -291,7 +311,7 @@ func usageErrors(cmd *cobra.Command) {
 // Run runs the command line and returns the exit code. It prints every error.
 func Run(ctx context.Context, env *Env, root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	// A command line that could not be read to its end may still have asked for JSON.
 	if flags, _, _ := strings.Cut(strings.Join(args, "\n")+"\n", "\n--\n"); strings.Contains("\n"+flags, "\n--json\n") {
 		env.JSON = true
@@ -304,7 +324,7 @@ func Run(ctx context.Context, env *Env, root *cobra.Command, args []string) int 
 	}
 	code := env.report(err)
 	if code == ExitUsage {
-		fmt.Fprintf(env.Stderr, "hint: see '%s --help'\n", env.Program)
+		fmt.Fprintf(env.Stderr, "hint: see '%s --help'\n", cmd.CommandPath())
 	}
 	return code
 }
@@ -329,11 +349,15 @@ func System(program string) *Env {
 	}
 }
 
-// usageTemplate puts examples first: people read those.
-const usageTemplate = `{{if .HasExample}}Examples:
+// helpTemplate puts examples first: people read those.
+const helpTemplate = `{{if .HasExample}}Examples:
 {{.Example}}
 
-{{end}}Usage:{{if .Runnable}}
+{{end}}{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}
+
+{{end}}{{.UsageString}}`
+
+const usageTemplate = `Usage:{{if .Runnable}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} [command]
 

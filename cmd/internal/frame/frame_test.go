@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -156,6 +157,56 @@ func TestNounsOfOneName(t *testing.T) {
 		}
 		if code := Run(context.Background(), env, root, []string{"noun", name}); code != ExitDone || ran != name {
 			t.Errorf("%s: exit code %d, ran %q", name, code, ran)
+		}
+	}
+}
+
+// TestHelp: examples come first, and a usage error names the help of its verb.
+func TestHelp(t *testing.T) {
+	verb := func() *cobra.Command {
+		return &cobra.Command{Use: "do [flags] THING", Short: "short", Long: "Long words.", Example: "  prog noun do this", Args: cobra.ExactArgs(1), RunE: func(*cobra.Command, []string) error { return nil }}
+	}
+	run := func(args ...string) (int, string, string) {
+		env, out, errs := testEnv()
+		noun := &cobra.Command{Use: "noun"}
+		noun.AddCommand(verb())
+		code := Run(t.Context(), env, Root(env, "short", "long", "", noun), args)
+		return code, out.String(), errs.String()
+	}
+	if code, out, _ := run("noun", "do", "--help"); code != 0 || !strings.HasPrefix(out, "Examples:\n  prog noun do this\n\nLong words.\n\nUsage:\n") || strings.Count(out, "Examples:") != 1 {
+		t.Errorf("%d %q", code, out)
+	}
+	if code, _, errs := run("noun", "do"); code != ExitUsage || !strings.Contains(errs, "received 0; usage: prog noun do [flags] THING\n") || !strings.Contains(errs, "hint: see 'prog noun do --help'") {
+		t.Errorf("%d %q", code, errs)
+	}
+	if code, _, errs := run("noun", "do", "--nothing"); code != ExitUsage || !strings.Contains(errs, "'prog noun do --help'") {
+		t.Errorf("%d %q", code, errs)
+	}
+	if code, _, errs := run("nothing"); code != ExitUsage || !strings.Contains(errs, "'prog --help'") {
+		t.Errorf("%d %q", code, errs)
+	}
+}
+
+// full is a disk on which there is no room any more after some bytes.
+type full struct{ room int }
+
+func (f *full) Write(b []byte) (int, error) {
+	if f.room -= len(b); f.room < 0 {
+		return 0, errors.New("no space left on device")
+	}
+	return len(b), nil
+}
+
+// TestResultWritten: a result that could not be written is a failure, and is told once.
+func TestResultWritten(t *testing.T) {
+	for _, args := range [][]string{{"verb"}, {"verb", "--json"}} {
+		env, _, errs := testEnv()
+		env.Stdout = &full{room: 3}
+		root := Root(env, "short", "long", "", &cobra.Command{Use: "verb", RunE: func(*cobra.Command, []string) error {
+			return env.Result(map[string]string{"a": "b"}, func(w io.Writer) { fmt.Fprintln(w, "1"); fmt.Fprintln(w, "2"); fmt.Fprintln(w, "3") })
+		}})
+		if code := Run(t.Context(), env, root, args); code != ExitFailed || strings.Count(errs.String(), "no space left") != 1 {
+			t.Errorf("%v: exit %d, %q", args, code, errs)
 		}
 	}
 }
