@@ -17,6 +17,7 @@ import (
 	"sallyport/guix/scheme"
 	"sallyport/internal/crossing/pin/account"
 	"sallyport/internal/judge/authenticate"
+	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
 
@@ -49,11 +50,11 @@ func channelAuthenticate(env *frame.Env) *cobra.Command {
 are handed over on paper or by another way that can be trusted. Unlike Guix, the introduction is always checked, and all bad commits are listed.
 
 What Guix passes over is counted as findings: a signature made after its key's expiry or revocation, weak hashes, odd headers and so on. With
---since, findings about commits newer than that one refuse; with --strict, all do. With --channel, they are ruled on as by channel pin in the zone: those
-newer than its first pin of that channel refuse, but for what the zone's excuses let pass. Excuses that were used are listed, and those that have ended.
+--since, findings about commits newer than that one refuse; with --strict, all do. With --channel, they are ruled on as by 'channel pin' in the zone outside:
+those newer than its first pin of that channel refuse, but for what the zone's excuses let pass. Excuses that were used are listed, and those that have ended.
 
 Nothing is written into the repository, and nothing of its configuration or hooks is read or run. Commits that were proven are remembered in the
-user's cache, sealed with a key in his state directory, so that the next run takes less time; it comes to the same verdict.`,
+user's cache, sealed with a key in the user's state directory, so that the next run takes less time; it comes to the same verdict.`,
 		Example: `  sallyport channel authenticate --repository guix 9edb3f66fd807b096b48283debdcddccfea34bad "BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA"
   sallyport channel authenticate --repository nonguix --keyring origin/keyring --end 3f2c... 897c1a470da759236cc11798f4e0a5f7d4d59fbc 2A393FFF68F4EF7A3D2912AF6F5120A022FBB2D5
   sallyport channel authenticate --repository guix --zone outside --channel guix 9edb3f66... BBB02DDF...
@@ -118,7 +119,10 @@ user's cache, sealed with a key in his state directory, so that the next run tak
 
 // zonePolicy takes the first pin and the excuses of a channel from the zone outside. (Inside, the orders in force excuse, when a channel is imported.)
 func zonePolicy(ctx context.Context, env *frame.Env, name string, policy *authenticate.Policy) error {
-	z, err := env.Zone(ctx, "outside")
+	if err := trust.CheckChannel(name); err != nil {
+		return frame.Usage("--channel: %v", err)
+	}
+	z, err := env.Zone(ctx, store.Outside)
 	if err != nil {
 		return err
 	}
@@ -127,7 +131,9 @@ func zonePolicy(ctx context.Context, env *frame.Env, name string, policy *authen
 	if err != nil {
 		return err
 	}
-	if len(pins) > 0 {
+	if len(pins) == 0 {
+		env.Say("note: this zone has no pin of channel %s yet: no finding refuses", name)
+	} else {
 		policy.Since = pins[0].Commit
 	}
 	policy.Excuses, err = account.Excuses(ctx, z, name)

@@ -32,14 +32,14 @@ func channelCreate(env *frame.Env) *cobra.Command {
 		Use:   "create --name NAME --url URL --author 'NAME <ADDRESS>' (--key FILE | --gpg FINGERPRINT) DIR",
 		Short: "make a channel of one's own, with a signed introduction",
 		Long: `Make a channel of one's own: a git repository in DIR with .guix-channel, .guix-authorizations, the branch keyring with the public keys, and a first commit
-that is signed, the introduction. What is printed is what others need: the introduction, a channels.scm, and the order by which officers have the
-enclave take the channel.
+that is signed, the introduction. What is printed is what others need: the introduction, a channels.scm, and the command by which officers have the
+enclave take the channel. --json has the order itself, as a line of the orders without its reason.
 
 With --key, a new OpenPGP key is made and written to FILE, which gpg imports; its passphrase is asked for. With --gpg, the program gpg signs with a key or
 subkey that it has, with its agent. Whichever it is, DIR is set up so that further commits are ordinary ones that git has gpg sign: git commit -m ...
 
---url is the one URL under which the channel is known everywhere. Those who may sign beside the author are named with --committer: the file of a certificate, and the
-fingerprint of the subkey that signs, if it is not the primary key.`,
+--url is the one URL under which the channel is known everywhere. Those who may sign beside the author are named with --committer: the file of a
+certificate, and the fingerprint of the subkey that signs, if it is not the primary key. Name one at the least: if the only key is lost, so is the channel.`,
 		Example: `  sallyport channel create --name enclave-packages --url https://git.enclave.example/packages.git --author 'Alice Example <alice@enclave.example>' --key alice.openpgp.key packages
   gpg --import alice.openpgp.key
   sallyport channel create --name tools --url https://git.enclave.example/tools.git --author 'Bob <bob@enclave.example>' --gpg 3CE464558A84FDC69DB40CFB090B11993D9AEBB5 --committer alice.asc tools
@@ -47,11 +47,12 @@ fingerprint of the subkey that signs, if it is not the primary key.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.Date = env.Clock()
-			if err := o.Check(); err != nil {
-				return frame.Usage("%v", err)
-			}
+			wrong := o.Check()
 			if (keyFile == "") == (gpgPrint == "") {
-				return frame.Usage("give either --key FILE, for a new key, or --gpg FINGERPRINT, for one that gpg has")
+				wrong = errors.Join(wrong, errors.New("give either --key FILE, for a new key, or --gpg FINGERPRINT, for one that gpg has"))
+			}
+			if wrong != nil {
+				return frame.Usage("%v", wrong)
 			}
 			for _, text := range committers {
 				one, err := committer(text)
@@ -91,7 +92,7 @@ func committer(text string) (create.Committer, error) {
 	}
 	ring := openpgp.NewKeyring()
 	if err := ring.Add(file, data); err != nil {
-		return create.Committer{}, fmt.Errorf("%s: %w", file, err)
+		return create.Committer{}, frame.WithHint(fmt.Errorf("%s: %w", file, err), "gpg --export FINGERPRINT writes a certificate that can be read")
 	}
 	if named {
 		f, err := scheme.ParseFingerprint(print)
@@ -181,7 +182,7 @@ func printCreated(env *frame.Env, dir, file string, made *create.Made) error {
 	}{"created", dir, order.Commit, made.Signer.String(), made.Keyring.String(), file, channels, line}
 	return env.Result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "channel %s is in %s\n\nintroduction %s\nsigned by    %s\n\nfor channels.scm:\n%s\n", order.Name, dir, order.Commit, made.Signer, channels)
-		fmt.Fprintf(w, "the order by which the enclave takes it, but for the reason that officers give:\n%s REASON\n", line)
+		fmt.Fprintf(w, "officers have the enclave take it, once they have the introduction by a way that they trust:\nsallyport-station order channel --reason REASON %s %s %s %s %s\n", order.Name, order.URL, order.Branch, order.Commit, order.Signer)
 		if file != "" {
 			fmt.Fprintf(w, "\nto sign further commits:\ngpg --import %s\n", file)
 		}

@@ -56,7 +56,7 @@ func TestChannelCreate(t *testing.T) {
 			}
 		}
 	}
-	check("created", created("--key", in("a.key"), "--committer", in("bob.asc"), in("a")), 0, "channel packages is in", "introduction ", "(name 'packages)", "REASON", "gpg --import")
+	check("created", created("--key", in("a.key"), "--committer", in("bob.asc"), in("a")), 0, "channel packages is in", "introduction ", "(name 'packages)", "order channel --reason REASON packages https://git.enclave.example/packages.git master ", "gpg --import")
 	if st, err := os.Stat(in("a.key")); err != nil || st.Mode().Perm() != 0o400 {
 		t.Errorf("%v %v", st, err)
 	}
@@ -85,8 +85,9 @@ func TestChannelCreate(t *testing.T) {
 	check("no gpg", created("--gpg", out.Signer, in("c")), 1, "gpg is missing")
 	check("no fingerprint", created("--gpg", "abc", in("c")), 2, "is not a fingerprint")
 	check("no name", run("create", "--key", in("c.key"), in("c")), 2, "channel", "URL", "person")
+	check("nothing", run("create", in("c")), 2, "channel", "URL", "person", "--key FILE")
 	check("no directory", created("--key", in("c.key")), 2)
-	check("a committer without a key", created("--key", in("c.key"), "--committer", in("no.asc"), in("c")), 1, "openpgp")
+	check("a committer without a key", created("--key", in("c.key"), "--committer", in("no.asc"), in("c")), 1, "openpgp", "gpg --export")
 	check("a committer's other key", created("--key", in("c.key"), "--committer", in("bob.asc")+"="+out.Signer, in("c")), 3, "key-unusable")
 	check("a committer's fingerprint", created("--key", in("c.key"), "--committer", in("bob.asc")+"=12", in("c")), 2, "is not a fingerprint")
 	check("a committer twice", created("--key", in("c.key"), "--committer", in("bob.asc"), "--committer", in("bob.asc")+"="+bob.Fingerprint().Hex(), in("c")), 3, "key-twice")

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -234,16 +235,27 @@ that were collected. Inside, they are those of the items that came in, and --tra
 				return err
 			}
 			defer z.Close()
+			switch outside := z.Config.Kind == store.Outside; {
+			case outside && track != "":
+				return frame.Usage("--track: a zone outside has no tracks")
+			case !outside && repository != "":
+				return frame.Usage("--repository: inside, what came in is shown, and nothing else")
+			}
 			all, err := stands(ctx, env, z, args[0])
 			if err != nil {
 				return err
 			}
-			all = slices.DeleteFunc(all, func(s Stand) bool { return track != "" && s.Track != track })
 			if len(all) == 0 {
-				return trust.Refuse("channel-unpinned", args[0], "this zone has no pin of it")
+				return trust.Refuse("channel-unpinned", args[0], "this zone has no pin of it").WithHint("'channel list' lists the channels that are pinned")
 			}
-			if i := slices.IndexFunc(all, func(s Stand) bool { return s.Track != all[0].Track }); i >= 0 {
-				return frame.Usage("tracks %s and %s have channel %s: say of which with --track", all[0].Track, all[i].Track, args[0])
+			if track != "" {
+				tracks := tracksOf(all)
+				if all = slices.DeleteFunc(all, func(s Stand) bool { return s.Track != track }); len(all) == 0 {
+					return trust.Refuse("channel-unpinned", args[0], "track %s has no pin of it", track).WithHint("it is on " + strings.Join(tracks, ", "))
+				}
+			}
+			if len(tracksOf(all)) > 1 {
+				return frame.Usage("tracks %s have channel %s: say of which with --track", strings.Join(tracksOf(all), ", "), args[0])
 			}
 			old, now, err := choose(all, args[1:])
 			if err != nil {
@@ -255,8 +267,8 @@ that were collected. Inside, they are those of the items that came in, and --tra
 				}
 			}
 			if scm {
-				_, err := env.Stdout.Write(scheme.PrintChannels([]scheme.Channel{now.pin.Scheme()}))
-				return err
+				text := scheme.PrintChannels([]scheme.Channel{now.pin.Scheme()})
+				return env.Result(map[string]string{"type": "scheme", "channel": args[0], "channels": string(text)}, func(w io.Writer) { w.Write(text) })
 			}
 			return showPin(ctx, env, z, old, now, repository)
 		},
@@ -265,6 +277,17 @@ that were collected. Inside, they are those of the items that came in, and --tra
 	c.Flags().StringVar(&track, "track", "", "inside: the track")
 	c.Flags().BoolVar(&scm, "scheme", false, "print the pin as channels.scm, and nothing else")
 	return c
+}
+
+// tracksOf returns the tracks of pins, each once, in their order.
+func tracksOf(all []Stand) []string {
+	var tracks []string
+	for _, s := range all {
+		if !slices.Contains(tracks, s.Track) {
+			tracks = append(tracks, s.Track)
+		}
+	}
+	return tracks
 }
 
 // choose finds the two pins that are to be compared; old is nil if there is but one.
@@ -276,7 +299,7 @@ func choose(all []Stand, args []string) (old, now *Stand, err error) {
 				return i, nil
 			}
 		}
-		return 0, trust.Refuse("channel-unpinned", all[0].Channel, "no pin has the number or the commit %q", arg)
+		return 0, trust.Refuse("channel-unpinned", all[0].Channel, "no pin has the number or the commit %q", arg).WithHint("'channel list --all' lists them; a commit is given with all of its 40 digits")
 	}
 	last := len(all) - 1
 	for last > 0 && all[last].Recalled {
@@ -377,9 +400,6 @@ func difference(ctx context.Context, env *frame.Env, z *store.Zone, old, now *St
 func pinnedRepository(ctx context.Context, env *frame.Env, z *store.Zone, p *pin.Pin, from string) (*authenticate.Repository, func(), error) {
 	repositories := &history.Repositories{Zone: z, Git: history.FindGit}
 	if z.Config.Kind == store.Inside {
-		if from != "" {
-			return nil, nil, frame.Usage("--repository: inside, what came in is shown, and nothing else")
-		}
 		repository, remove, err := repositories.At(ctx, p)
 		if err != nil {
 			return nil, nil, err

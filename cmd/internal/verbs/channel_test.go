@@ -62,7 +62,8 @@ func TestChannelAuthenticate(t *testing.T) {
 	check("since the end", run("-r", repo, "--since", good.End.String(), intro, signer), 0)
 	check("since the introduction", run("-r", repo, "--since", intro, intro, signer), 3, "malformed-headers")
 	check("since nothing", run("-r", repo, "--since", strings.Repeat("1", 40), intro, signer), 3, "policy-pin")
-	check("another signer", run("-r", repo, intro, w.C.Fingerprint.String()), 3, "introduction-signer", "instead of")
+	check("another signer", run("-r", repo, intro, w.C.Fingerprint.String()), 3, "introduction-signer", "instead of", "hint: compare")
+	check("another introduction", run("-r", repo, strings.Repeat("1", 40), signer), 3, "introduction-missing", "hint: compare")
 	check("no such branch and end", run("-r", repo, "-k", "no", "--end", "none", intro, signer), 3, "keyring-missing", "end-missing")
 	check("no introduction", run("-r", repo, "short", signer), 2)
 	check("no fingerprint", run("-r", repo, intro, "short"), 2)
@@ -164,7 +165,7 @@ func TestChannelAuthenticateExcuses(t *testing.T) {
 			}
 		}
 	}
-	check("no pin yet", run(), 0, "finding malformed-headers: 2")
+	check("no pin yet", run(), 0, "finding malformed-headers: 2", "has no pin of channel guix yet")
 	inZone(func(p *channels.Pinner) error {
 		_, err := p.Pin(t.Context(), channels.Request{Channel: "guix", Repository: repo, Commit: ends[2].String(), URL: "https://git.example.org/guix.git", Introduction: h.Introduction, Signer: h.Signer})
 		return err

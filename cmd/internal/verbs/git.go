@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,7 +115,7 @@ func readKeys(name string) (*openpgp.Keyring, error) {
 			}
 		}
 		if len(files) == 0 {
-			return nil, fmt.Errorf("%s: %w: no file in it ends in .key, .asc, .gpg or .pgp", name, fs.ErrNotExist)
+			return nil, fmt.Errorf("%s: no file in it ends in .key, .asc, .gpg or .pgp", name)
 		}
 		if len(files) > maxKeyFiles {
 			return nil, fmt.Errorf("%s: more than %d files of keys", name, maxKeyFiles)

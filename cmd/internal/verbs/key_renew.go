@@ -1,8 +1,11 @@
 package verbs
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +38,12 @@ nothing changes, and the same line is printed again.
 			if !ok {
 				return frame.Usage("%q: want ledger or station", args[0])
 			}
+			if anew && out != "" {
+				// The key that waits would be gone before it is known that the new one's line cannot be written.
+				if _, err := os.Lstat(out); !errors.Is(err, fs.ErrNotExist) {
+					return frame.WithHint(errors.Join(fmt.Errorf("%s is there already", out), err), "name another file with --out; nothing was changed")
+				}
+			}
 			z, err := env.Zone(cmd.Context())
 			if err != nil {
 				return err
@@ -50,7 +59,7 @@ nothing changes, and the same line is printed again.
 				return err
 			}
 			if out != "" {
-				if err := writeSame(out, []byte(next.Line()+"\n")); err != nil {
+				if err := writeSame(out, "--out", []byte(next.Line()+"\n")); err != nil {
 					return err
 				}
 			}

@@ -471,8 +471,12 @@ func orderDowngrade(env *frame.Env) *cobra.Command {
 	var reason string
 	var args []string
 	c := &cobra.Command{
-		Use:     "downgrade --reason TEXT CHANNEL COMMIT",
-		Short:   "draft the order that a channel's pin may move back to a commit",
+		Use:   "downgrade --reason TEXT CHANNEL COMMIT",
+		Short: "draft the order that a channel's pin may move back to a commit",
+		Long: `Draft the order that a channel may move to a commit that does not descend from where it stands: back, or to another line.
+
+With the order, the outside pins that commit ('channel pin --orders'), and gate, approval and promotion take it. It moves nothing by itself, and stays
+good until the orders are changed. To be rid of a pin that came in already, 'recall' its item: its track is then where it was before.`,
 		Example: "  sallyport-station order downgrade --reason 'the update broke the login' guix 9edb3f66fd807b096b48283debdcddccfea34bad",
 		Args:    cobra.ExactArgs(2),
 	}
@@ -480,6 +484,12 @@ func orderDowngrade(env *frame.Env) *cobra.Command {
 	return EditOrders(env, c, &args, func(d *OrderDraft) error {
 		if err := CheckReason(reason); err != nil {
 			return err
+		}
+		if err := errors.Join(trust.CheckChannel(args[0]), trust.CheckCommit(args[1])); err != nil {
+			return frame.Usage("%v", err)
+		}
+		if _, ok := d.Orders.Channel(args[0]); !ok {
+			return unknownChannel(args[0]).WithHint("'order show' shows those that are taken")
 		}
 		if _, ok := d.Orders.MayDowngrade(args[0], args[1]); !ok {
 			d.Orders.Downgrades = append(d.Orders.Downgrades, trust.Downgrade{Channel: args[0], Commit: args[1], Date: d.Now, Reason: reason})

@@ -1,6 +1,7 @@
 package verbs
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,13 +38,14 @@ order that is in force when it is imported, and when it is approved.`,
 	ReasonFlag(c, &reason)
 	return EditOrders(env, c, &args, func(d *OrderDraft) error {
 		if remove {
+			var bad trust.Refusals
 			for _, name := range args {
 				if _, ok := d.Orders.Channel(name); !ok {
-					return fmt.Errorf("no order takes channel %q", name)
+					bad.Add(unknownChannel(name).WithHint("'order show' shows those that are taken"))
 				}
 				d.Orders.Channels = slices.DeleteFunc(d.Orders.Channels, func(c trust.Channel) bool { return c.Name == name })
 			}
-			return nil
+			return bad.Err()
 		}
 		if err := CheckReason(reason); err != nil {
 			return err
@@ -52,15 +54,17 @@ order that is in force when it is imported, and when it is approved.`,
 			return frame.Usage("want NAME URL BRANCH COMMIT FINGERPRINT")
 		}
 		next := trust.Channel{Name: args[0], URL: args[1], Branch: args[2], Commit: args[3], Signer: fingerprintArg(args[4]), Date: d.Now, Reason: reason}
-		for _, err := range []error{trust.CheckChannel(next.Name), trust.CheckChannelURL(next.URL), trust.CheckBranch(next.Branch), trust.CheckCommit(next.Commit), trust.CheckOpenPGP(next.Signer)} {
-			if err != nil {
-				return frame.Usage("%v", err)
-			}
+		if err := errors.Join(trust.CheckChannel(next.Name), trust.CheckChannelURL(next.URL), trust.CheckBranch(next.Branch), trust.CheckCommit(next.Commit), trust.CheckOpenPGP(next.Signer)); err != nil {
+			return frame.Usage("%v", err)
 		}
 		d.Orders.Channels = slices.DeleteFunc(d.Orders.Channels, func(c trust.Channel) bool { return c.Name == next.Name })
 		d.Orders.Channels = append(d.Orders.Channels, next)
 		return nil
 	})
+}
+
+func unknownChannel(name string) *trust.Refusal {
+	return trust.Refuse("channel-unknown", name, "no order takes this channel")
 }
 
 // fingerprintArg takes a fingerprint as gpg and Guix print it, with spaces, or without; in either case of letters.
@@ -90,14 +94,15 @@ has a NAME by which people speak of it, and the finding's CODE as the refusal pr
 	c.Flags().BoolVar(&remove, "remove", false, "take these excuses away")
 	return EditOrders(env, c, &args, func(d *OrderDraft) error {
 		if remove {
+			var bad trust.Refusals
 			for _, name := range args {
 				n := len(d.Orders.Excuses)
 				d.Orders.Excuses = slices.DeleteFunc(d.Orders.Excuses, func(e trust.Excuse) bool { return e.Name == name })
 				if len(d.Orders.Excuses) == n {
-					return fmt.Errorf("no excuse is named %q", name)
+					bad.Add(trust.Refuse("excuse-unknown", name, "the orders have no excuse of this name").WithHint("'order show' shows those that there are"))
 				}
 			}
-			return nil
+			return bad.Err()
 		}
 		if err := CheckReason(reason); err != nil {
 			return err
@@ -105,9 +110,6 @@ has a NAME by which people speak of it, and the finding's CODE as the refusal pr
 		most := int(trust.MaxExcuse / (24 * time.Hour))
 		if len(args) != 3 {
 			return frame.Usage("want NAME CODE CHANNEL")
-		}
-		if days < 1 || days > most {
-			return frame.Usage("--days %d: want 1 to %d", days, most)
 		}
 		e := trust.Excuse{Name: args[0], Code: args[1], Channel: args[2], Commit: commit, Key: fingerprintArg(key), Until: d.Now.Add(time.Duration(days) * 24 * time.Hour), Date: d.Now, Reason: reason}
 		checks := []error{trust.CheckWord(e.Name), trust.CheckChannel(e.Channel)}
@@ -117,10 +119,8 @@ has a NAME by which people speak of it, and the finding's CODE as the refusal pr
 		if key != "" {
 			checks = append(checks, trust.CheckOpenPGP(e.Key))
 		}
-		for _, err := range checks {
-			if err != nil {
-				return frame.Usage("%v", err)
-			}
+		if days < 1 || days > most {
+			checks = append(checks, fmt.Errorf("--days %d: want 1 to %d", days, most))
 		}
 		known := channel.FindingCodes()
 		if !slices.ContainsFunc(known, func(c [2]string) bool { return c[0] == e.Code }) {
@@ -128,10 +128,13 @@ has a NAME by which people speak of it, and the finding's CODE as the refusal pr
 			for _, c := range known {
 				codes = append(codes, c[0])
 			}
-			return frame.Usage("no finding has the code %q; there are %s", e.Code, strings.Join(codes, ", "))
+			checks = append(checks, fmt.Errorf("no finding has the code %q; there are %s", e.Code, strings.Join(codes, ", ")))
+		}
+		if err := errors.Join(checks...); err != nil {
+			return frame.Usage("%v", err)
 		}
 		if _, ok := d.Orders.Channel(e.Channel); !ok {
-			return trust.Refuse("channel-unknown", e.Channel, "no order takes this channel").WithHint("'order channel' comes first; both may stand in one draft")
+			return unknownChannel(e.Channel).WithHint("'order channel' comes first; both may stand in one draft")
 		}
 		d.Orders.Excuses = slices.DeleteFunc(d.Orders.Excuses, func(x trust.Excuse) bool { return x.Name == e.Name })
 		d.Orders.Excuses = append(d.Orders.Excuses, e)

@@ -125,7 +125,7 @@ func signVerb(env *frame.Env, s *signing) *cobra.Command {
 			if out == "" {
 				out = args[0] + "." + person + ".sig"
 			}
-			if err := writeSame(out, file); err != nil {
+			if err := writeSame(out, "--output", file); err != nil {
 				return err
 			}
 			v := map[string]any{"signature": out, "document": d.Subject(), "fingerprint": trust.Fingerprint(d.Digest()), "person": person}
@@ -234,14 +234,14 @@ func (s *signing) confirm(env *frame.Env, d *ceremony.Draft) error {
 }
 
 // writeSame writes a file that is not there, or is there with the same bytes: whoever was interrupted signs again.
-func writeSame(name string, data []byte) error {
+func writeSame(name, flag string, data []byte) error {
 	err := frame.WriteNew(name, data, 0o644)
 	if err != nil && errors.Is(err, os.ErrExist) {
 		have, readErr := frame.ReadBounded(name, int64(len(data)))
 		if readErr == nil && string(have) == string(data) {
 			return nil
 		}
-		return frame.WithHint(err, "it holds something else; name another file with --output")
+		return frame.WithHint(err, "it holds something else; name another file with %s", flag)
 	}
 	return err
 }

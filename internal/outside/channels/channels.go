@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,9 @@ import (
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
+
+// sayFirst is what to do about a first pin that lacks something.
+const sayFirst = "give --channels FILE, a channels.scm that has it, or --url, --branch, --introduction and --fingerprint; they come from paper or another way that is trusted by itself"
 
 // stage names the lock, the note of pending blobs, and who refuses.
 const stage = "pin"
@@ -206,11 +210,11 @@ func (p *Pinner) identity(req Request, all []*account.Entry) (*pin.Pin, error) {
 		}
 		for _, err := range []error{trust.CheckChannelURL(next.URL), trust.CheckBranch(next.Branch)} {
 			if err != nil {
-				bad.Add(trust.Refuse("pin-first", req.Channel, "%v", err))
+				bad.Add(trust.Refuse("pin-first", req.Channel, "%v", err).WithHint(sayFirst))
 			}
 		}
 		if next.Introduction.IsZero() || next.Signer == (openpgp.Fingerprint{}) {
-			bad.Add(trust.Refuse("pin-first", req.Channel, "no introduction: a commit and the fingerprint of the key that signed it").WithHint("name a channels.scm that has it, or say it; it comes from paper or another way that is trusted by itself"))
+			bad.Add(trust.Refuse("pin-first", req.Channel, "no introduction: a commit and the fingerprint of the key that signed it").WithHint(sayFirst))
 		}
 		return next, bad.Err()
 	}
@@ -358,10 +362,16 @@ func (p *Pinner) Excuse(ctx context.Context, e Excuse) (err error) {
 		bad.Add(trust.Refuse("excuse-person", e.Name, "%s is no collector of the root in force", e.By))
 	}
 	if e.Channel == "" || len(all) == 0 {
-		bad.Add(trust.Refuse("excuse-channel", e.Name, "no channel %q is pinned here; before its first pin nothing refuses that could be excused", e.Channel))
+		bad.Add(trust.Refuse("excuse-channel", e.Name, "no channel %q is pinned here; before its first pin nothing refuses that could be excused", e.Channel).WithHint("'channel list' lists those that are pinned"))
 	}
 	if !authenticate.KnownFinding(e.Code) {
-		bad.Add(trust.Refuse("excuse-code", e.Name, "no finding has the code %q", e.Code))
+		var codes []string
+		for _, c := range channel.FindingCodes() {
+			if c[0] != channel.FindingNotIntroduced {
+				codes = append(codes, c[0])
+			}
+		}
+		bad.Add(trust.Refuse("excuse-code", e.Name, "no finding has the code %q", e.Code).WithHint("there are " + strings.Join(codes, ", ")))
 	} else if e.Code == channel.FindingNotIntroduced {
 		bad.Add(trust.Refuse("excuse-code", e.Name, "%s is never excused: nothing is proven about such a commit", e.Code))
 	}

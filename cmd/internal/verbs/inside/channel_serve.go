@@ -2,6 +2,9 @@ package inside
 
 import (
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -9,6 +12,12 @@ import (
 	"sallyport/internal/inside/channelhost"
 	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/trust"
+)
+
+// What may be asked of one host: more children or waiting requests than these are a slip of the hand.
+const (
+	maxChildren = 1024
+	maxQueue    = 1 << 20
 )
 
 func channelServe(env *frame.Env) *cobra.Command {
@@ -27,20 +36,35 @@ served before is served on. What is recalled is gone with the next request. --ch
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			if err := trust.CheckWord(track); err != nil {
-				return frame.Usage("--track: %v", err)
+			var wrong []error
+			if track == "" {
+				wrong = append(wrong, errors.New("no track: give --track TRACK"))
+			} else if err := trust.CheckWord(track); err != nil {
+				wrong = append(wrong, fmt.Errorf("--track: %w", err))
 			}
 			if listen == "" {
-				return frame.Usage("no address: give --listen ADDR")
+				wrong = append(wrong, errors.New("no address: give --listen ADDR"))
 			}
-			if children < 0 || queue < 0 {
-				return frame.Usage("--children and --queue are at least 0")
+			if fingerprint == "" {
+				wrong = append(wrong, errNoFingerprint)
 			}
-			z, _, err := pinned(ctx, env, fingerprint)
+			if children < 0 || children > maxChildren {
+				wrong = append(wrong, fmt.Errorf("--children %d: want 0 to %d", children, maxChildren))
+			}
+			if queue < 0 || queue > maxQueue {
+				wrong = append(wrong, fmt.Errorf("--queue %d: want 0 to %d", queue, maxQueue))
+			}
+			if err := errors.Join(wrong...); err != nil {
+				return frame.Usage("%v", err)
+			}
+			z, root, err := pinned(ctx, env, fingerprint)
 			if err != nil {
 				return err
 			}
 			defer z.Close()
+			if tracks := root.Tracks(); !slices.Contains(tracks, track) {
+				return trust.Refuse("no-track", track, "the root names no key for this track").WithHint("it has " + strings.Join(tracks, ", "))
+			}
 			git, err := gitrun.Find(ctx, env.Getenv("PATH"))
 			if err != nil {
 				return err
@@ -57,7 +81,7 @@ served before is served on. What is recalled is gone with the next request. --ch
 	}
 	f := c.Flags()
 	f.StringVar(&track, "track", "", "the track")
-	f.StringVar(&listen, "listen", "", "address")
+	f.StringVar(&listen, "listen", "", "address: HOST:PORT")
 	f.StringVar(&fingerprint, "root", "", "fingerprint of the enclave's first root, from paper")
 	f.StringVar(&state, "state", "", "directory for the repositories (default: served, in the zone)")
 	f.IntVar(&children, "children", 0, "git processes at a time (default: one a processor)")

@@ -39,9 +39,11 @@ func enclave(ctx context.Context, env *frame.Env) (*store.Zone, *trust.Root, err
 }
 
 // pinned is enclave for verbs that sign or serve by the root: its fingerprint comes from paper, not from the zone.
+var errNoFingerprint = errors.New("no fingerprint: give --root FINGERPRINT, of the enclave's first root, from paper")
+
 func pinned(ctx context.Context, env *frame.Env, fingerprint string) (*store.Zone, *trust.Root, error) {
 	if fingerprint == "" {
-		return nil, nil, frame.Usage("no fingerprint: give --root FINGERPRINT, of the enclave's first root, from paper")
+		return nil, nil, frame.Usage("%v", errNoFingerprint)
 	}
 	paper, err := trust.ParsePin(fingerprint)
 	if err != nil {

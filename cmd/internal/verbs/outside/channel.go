@@ -218,11 +218,11 @@ func printPinned(env *frame.Env, o *channels.Outcome) error {
 		env.Say("note: %s", n)
 	}
 	return env.Result(out, func(w io.Writer) {
-		verb := "pinned"
 		if o.Again {
-			verb = "pinned already"
+			fmt.Fprintf(w, "channel %s was pinned already to commit %s: pin %d\n", out.Channel, out.Commit, out.Number)
+		} else {
+			fmt.Fprintf(w, "pinned channel %s to commit %s: pin %d\n", out.Channel, out.Commit, out.Number)
 		}
-		fmt.Fprintf(w, "%s channel %s to commit %s: pin %d\n", verb, out.Channel, out.Commit, out.Number)
 		if o.Back {
 			fmt.Fprintf(w, "BACK from commit %s, by orders\n", out.From)
 		} else if out.From != "" && !o.Again {

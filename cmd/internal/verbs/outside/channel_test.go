@@ -75,8 +75,8 @@ func TestChannel(t *testing.T) {
 	check("no zone", run("channel", "list"), 1)
 	check("init", run("init", "--kind", "outside", "--enclave", "keep", zone), 0)
 	check("nothing pinned", run("channel", "list"), 0, "no channel is pinned")
-	check("show nothing", run("channel", "show", "guix"), 3, "channel-unpinned")
-	check("no introduction", run("channel", "pin", "-r", repo, "guix"), 3, "pin-first", "channels.scm")
+	check("show nothing", run("channel", "show", "guix"), 3, "channel-unpinned", "channel list")
+	check("no introduction", run("channel", "pin", "-r", repo, "guix"), 3, "pin-first", "channels.scm", "--url")
 	check("no repository", run("channel", "pin", "guix"), 2)
 	check("no name", run("channel", "pin", "-r", repo, "gu/ix"), 2)
 	check("not in the file", run("channel", "pin", "-r", repo, "--channels", scm, "nonguix"), 2, "it has guix")
@@ -85,7 +85,7 @@ func TestChannel(t *testing.T) {
 	check("a short one", run("channel", "pin", "-r", repo, "--fingerprint", "ABCD", "guix"), 2)
 	check("the commit of the file", run("channel", "pin", "-r", repo, "--channels", pinned, "guix"), 0, "pinned channel guix to commit "+ends[1].String()+": pin 1")
 	check("the branch", run("channel", "pin", "-r", repo, "guix"), 0, "to commit "+ends[2].String()+": pin 2", "forward from commit "+ends[1].String())
-	check("again", run("channel", "pin", "-r", repo, "--channels", scm, "guix"), 0, "pinned already", "pin 2")
+	check("again", run("channel", "pin", "-r", repo, "--channels", scm, "guix"), 0, "channel guix was pinned already to commit ", "pin 2")
 	check("back", run("channel", "pin", "-r", repo, "guix", ends[1].String()), 3, "pin-not-forward", "--orders")
 	check("moved", run("channel", "pin", "-r", repo, "--introduction", ends[1].String(), "guix"), 3, "pin-introduction")
 	check("odd headers", run("channel", "pin", "-r", repo, "guix", ends[8].String()), 3, "malformed-headers", "channel excuse")
@@ -107,7 +107,9 @@ func TestChannel(t *testing.T) {
 	check("show", run("channel", "show", "-r", repo, "guix"), 0, "from "+ends[2].String(), "commits\n", "signed by", "excused odd: malformed-headers, by carol")
 	check("show two", run("channel", "show", "-r", repo, "guix", "1", ends[2].String()), 0, "from "+ends[1].String(), "to   "+ends[2].String())
 	check("show back", run("channel", "show", "-r", repo, "guix", "3", "1"), 0, "NOT FORWARD")
-	check("show what is not there", run("channel", "show", "-r", repo, "guix", "7"), 3, "channel-unpinned")
+	check("show what is not there", run("channel", "show", "-r", repo, "guix", "7"), 3, "channel-unpinned", "channel list --all")
+	check("a track outside", run("channel", "show", "--track", "dev", "guix"), 2, "no tracks")
+	check("an unknown code", run("channel", "excuse", "--by", "carol", "--reason", "for tests", "odd", "odd-headers", "guix"), 3, "excuse-code", "malformed-headers")
 	check("nothing collected", run("channel", "show", "guix"), 1, "--repository DIR")
 	o = run("channel", "show", "-r", repo, "--json", "guix")
 	var shown struct {
@@ -124,6 +126,10 @@ func TestChannel(t *testing.T) {
 	list, err := scheme.Channels([]byte(o.stdout))
 	if err != nil || len(list) != 1 || list[0].Commit != ends[8].String() || list[0].URL != c.URL {
 		t.Errorf("%v %+v\n%s", err, list, o.stdout)
+	}
+	var inJSON struct{ Type, Channels string }
+	if j := run("channel", "show", "--scheme", "--json", "guix"); json.Unmarshal([]byte(j.stdout), &inJSON) != nil || inJSON.Type != "scheme" || inJSON.Channels != o.stdout {
+		t.Errorf("%+v\n%s", inJSON, j.stdout)
 	}
 	request := write("request.toml", fmt.Sprintf("enclave = \"keep\"\n[[channel]]\nname = \"guix\"\nrepository = %q\n", repo))
 	check("request", run("request", "check", request), 0, "1 channels")
