@@ -54,7 +54,7 @@ const (
 // FindingCodes lists all codes of findings with what they mean.
 func FindingCodes() [][2]string {
 	return [][2]string{
-		{FindingExpired, "the signature is younger than its key was to be used"},
+		{FindingExpired, "the signature was made after its key had expired"},
 		{FindingRevoked, "the signature is by a key that its owner has revoked, and younger than that or with a key said to be compromised"},
 		{FindingBeforeKey, "the signature is older than its key"},
 		{FindingUndated, "the signature does not say when it was made"},

@@ -97,7 +97,7 @@ func Open(o Options) (_ *Host, err error) {
 	if err := durable.Lock(h.lock, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		h.lock.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = fmt.Errorf("%s: another host serves track %s from it", o.Dir, o.Track)
+			err = fmt.Errorf("%s: another host serves track %s from it; stop that one, or name another directory", o.Dir, o.Track)
 		}
 		return nil, err
 	}
@@ -244,7 +244,7 @@ func (h *Host) route(w http.ResponseWriter, r *http.Request) error {
 	}
 	// A push is refused for what it is, whatever is served.
 	if r.URL.Query().Get("service") == "git-receive-pack" || strings.HasSuffix(r.URL.Path, "/git-receive-pack") {
-		return &httpError{http.StatusForbidden, "read-only", "nothing can be pushed here: what is served follows from the track's allowlist; a new commit of a channel is shipped, or submitted, and approved"}
+		return &httpError{http.StatusForbidden, "read-only", "nothing can be pushed here: what is served follows from the track's allowlist; a new commit of a channel is shipped and approved"}
 	}
 	s, err := h.now(r.Context())
 	if rs, refused := trust.AsRefusals(err); refused {

@@ -113,6 +113,9 @@ func (r *Repository) Refused(v *channel.Verdict, ruling *Ruling) trust.Refusals 
 		if b.Code == channel.CodeObjectMissing || b.Code == channel.CodeIntroductionMissing || b.Code == channel.CodeEndMissing {
 			refusal.Hint = missing
 		}
+		if refusal.Hint == "" && (b.Code == channel.CodeIntroductionMissing || b.Code == channel.CodeIntroductionSigner) {
+			refusal.Hint = "compare the commit and the fingerprint with what was handed over; if they are right, this is another repository"
+		}
 		all.Add(refusal)
 	}
 	if v.More > 0 {
