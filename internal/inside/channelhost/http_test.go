@@ -257,6 +257,33 @@ func TestBusy(t *testing.T) {
 	wg.Wait()
 }
 
+// TestNoRoom: what is kept for those who read slowly leaves the reserve free; who asks for little gets it.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	c := newChannel(t, "guix", 3)
+	commit := c.noise(t, 2<<20)
+	h.Allow("dev", c.item(t, h.git, commit, nil))
+	h.Zone.Config.Space.Reserve = 1 << 62
+	h.serve()
+	h.ready()
+	for _, tt := range []struct {
+		commit string
+		whole  bool
+	}{{commit.String(), false}, {c.commits[0].String(), true}} {
+		conn := dial(t, h.url)
+		request := pkt("command=fetch") + "0001" + pkt("no-progress") + pkt("want "+tt.commit+"\n") + pkt("done\n") + "0000"
+		fmt.Fprintf(conn, "POST /git/guix/git-upload-pack HTTP/1.1\r\nHost: x\r\nConnection: close\r\nGit-Protocol: version=2\r\nContent-Type: application/x-git-upload-pack-request\r\nContent-Length: %d\r\n\r\n%s", len(request), request)
+		conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		var answer bytes.Buffer
+		answer.ReadFrom(conn)
+		conn.Close()
+		if whole := bytes.HasSuffix(answer.Bytes(), []byte("0\r\n\r\n")) && bytes.Contains(answer.Bytes(), []byte("PACK")); whole != tt.whole {
+			t.Errorf("%s: %d bytes, whole %t", tt.commit, answer.Len(), whole)
+		}
+	}
+}
+
 // TestManyClones: many at once, all whole.
 func TestManyClones(t *testing.T) {
 	t.Parallel()

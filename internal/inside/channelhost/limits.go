@@ -32,6 +32,8 @@ const (
 	maxKeptBytes = 2 << 30
 	// inMemory is how large an answer gets before it becomes a file.
 	inMemory = 256 << 10
+	// stride is how much an answer grows between two looks at the room that is left: the reserve of zone.toml stays free.
+	stride = 64 << 20
 
 	// maxPinned bounds the pins that a host knows, those of old releases included.
 	maxPinned = 100_000

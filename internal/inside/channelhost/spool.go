@@ -28,6 +28,7 @@ type answer struct {
 	readers int
 	dropped bool // nobody will ask for it any more
 	tmp     string
+	space   func(need int64) error // whether there is room for so many bytes more in tmp
 }
 
 // Write adds to the answer.
@@ -38,6 +39,9 @@ func (a *answer) Write(p []byte) (int, error) {
 		a.memory = append(a.memory, p...)
 	} else {
 		if a.file == nil {
+			if err := a.space(stride); err != nil {
+				return 0, err
+			}
 			f, err := os.CreateTemp(a.tmp, "answer-")
 			if err != nil {
 				return 0, err
@@ -50,6 +54,12 @@ func (a *answer) Write(p []byte) (int, error) {
 				return 0, err
 			}
 			a.memory = nil
+		}
+		// Clients who read slowly keep what they asked for: they must not fill the disk that the zone is on.
+		if a.size/stride != (a.size+int64(len(p)))/stride {
+			if err := a.space(stride); err != nil {
+				return 0, err
+			}
 		}
 		if _, err := a.file.Write(p); err != nil {
 			return 0, err
@@ -156,7 +166,8 @@ func (h *Host) ask(g *generation, q request) (*answer, error) {
 		return nil, errBusy
 	}
 	ctx, stop := context.WithCancel(g.ctx)
-	a := &answer{key: key, stop: stop, grown: make(chan struct{}), readers: 1, tmp: h.tmp(), cut: g.ctx.Done()}
+	a := &answer{key: key, stop: stop, grown: make(chan struct{}), readers: 1, tmp: h.tmp(), cut: g.ctx.Done(),
+		space: func(need int64) error { return h.Zone.SpaceAt(h.tmp(), need) }}
 	g.answers[key] = a
 	g.running++
 	h.done.Go(func() {
