@@ -469,19 +469,29 @@ func orderSettle(env *frame.Env) *cobra.Command {
 
 func orderDowngrade(env *frame.Env) *cobra.Command {
 	var reason string
+	var remove bool
 	var args []string
 	c := &cobra.Command{
-		Use:   "downgrade --reason TEXT CHANNEL COMMIT",
+		Use:   "downgrade --reason TEXT CHANNEL COMMIT | downgrade --remove CHANNEL COMMIT",
 		Short: "draft the order that a channel's pin may move back to a commit",
 		Long: `Draft the order that a channel may move to a commit that does not descend from where it stands: back, or to another line.
 
 With the order, the outside pins that commit ('channel pin --orders'), and gate, approval and promotion take it. It moves nothing by itself, and stays
-good until the orders are changed. To be rid of a pin that came in already, 'recall' its item: its track is then where it was before.`,
-		Example: "  sallyport-station order downgrade --reason 'the update broke the login' guix 9edb3f66fd807b096b48283debdcddccfea34bad",
-		Args:    cobra.ExactArgs(2),
+good until --remove takes it out of the orders. To be rid of a pin that came in already, 'recall' its item: its track is then where it was before.`,
+		Example: "  sallyport-station order downgrade --reason 'the update broke the login' guix 9edb3f66fd807b096b48283debdcddccfea34bad\n" +
+			"  sallyport-station order downgrade --remove guix 9edb3f66fd807b096b48283debdcddccfea34bad",
+		Args: cobra.ExactArgs(2),
 	}
+	c.Flags().BoolVar(&remove, "remove", false, "the pin may not move there any more")
 	ReasonFlag(c, &reason)
 	return EditOrders(env, c, &args, func(d *OrderDraft) error {
+		if remove {
+			if _, ok := d.Orders.MayDowngrade(args[0], args[1]); !ok {
+				return trust.Refuse("downgrade-unknown", args[0], "the orders have no downgrade of it to %.80q", args[1]).WithHint("'order show' shows those that there are")
+			}
+			d.Orders.Downgrades = slices.DeleteFunc(d.Orders.Downgrades, func(o trust.Downgrade) bool { return o.Channel == args[0] && o.Commit == args[1] })
+			return nil
+		}
 		if err := CheckReason(reason); err != nil {
 			return err
 		}
