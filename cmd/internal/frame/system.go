@@ -49,7 +49,7 @@ func (e *Env) Zone(ctx context.Context, kinds ...string) (*store.Zone, error) {
 			return z, nil
 		}
 	}
-	err = Usage("zone %s is of kind %s; this is for one of kind %s", dir, z.Config.Kind, strings.Join(kinds, " or "))
+	err = Usage("zone %s is of kind %q; this is for one of kind %s", dir, z.Config.Kind, `"`+strings.Join(kinds, `" or "`)+`"`)
 	return nil, errors.Join(err, z.Close())
 }
 
