@@ -274,7 +274,7 @@ func (z *Zone) RenewKey(ctx context.Context, of trust.Context, rand io.Reader) (
 	old := k.of(ring)
 	if !k.named(root, old.VKey()) {
 		return now, next, false, trust.Refuse("key-unnamed", old.ID(), "the root in force, version %d, does not name the key that this zone has: nobody could follow from it to another", root.Version).
-			WithHint("have officers enroll it first: 'trust enroll --person station --key FILE', FILE being the line that this zone's key makes; 'zone status' shows it")
+			WithHint(fmt.Sprintf("have officers enroll it first: 'trust enroll --person station --key FILE', FILE being the line '%s station %s'", of, old.VKey()))
 	}
 	key, err := k.readNext(z.Dir)
 	if err != nil {
