@@ -545,7 +545,7 @@ func (d *Difference) Text() []byte {
 			fmt.Fprintf(&b, "  %s: %s\n", f.Path, f.How)
 		}
 	}
-	if n := d.Changed - len(d.Files); n > 0 {
+	if n := d.Changed - len(d.Files); n > 0 && len(d.Files) > 0 {
 		fmt.Fprintf(&b, "  and %d more files\n", n)
 	}
 	return b.Bytes()
