@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sallyport/guix/channel/git"
+	"sallyport/guix/channel/openpgp"
 	"sallyport/guix/narinfo"
 	"sallyport/guix/storepath"
 	"sallyport/internal/crossing/pin"
@@ -271,7 +272,7 @@ func TestRebuildPins(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := pin.Pin{Channel: "guix", URL: "https://example.org/x", Branch: "master", Introduction: git.ID{1}, Keyring: git.ID{2}, Commit: git.ID{3}, NarSize: 9}
+	p := pin.Pin{Channel: "guix", URL: "https://example.org/x", Branch: "master", Introduction: git.ID{1}, Signer: openpgp.Fingerprint{4}, Keyring: git.ID{2}, Commit: git.ID{3}, NarSize: 9}
 	add(1, "guix", p.Text())
 	p.Commit = git.ID{4}
 	add(2, "guix", p.Text())
