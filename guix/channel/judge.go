@@ -163,7 +163,7 @@ type authenticator struct {
 	g   *graph
 
 	cond    *sync.Cond // over g.mu
-	todo    []*node    // to be read
+	queue   []*node    // to be read
 	working int
 	err     error // what ended the run
 	judged  atomic.Int64
@@ -301,7 +301,7 @@ func (a *authenticator) end(r *git.Reader, v *Verdict) (*node, error) {
 
 // walk reads nodes and what they lead to, until nothing is left to read.
 func (a *authenticator) walk(ctx context.Context, from []*node, read func(*git.Reader, *node) error) error {
-	a.todo = append(a.todo[:0], from...)
+	a.queue = append(a.queue[:0], from...)
 	stop := context.AfterFunc(ctx, func() { a.fail(ctx.Err()) })
 	var wg sync.WaitGroup
 	for range a.req.Workers {
@@ -338,12 +338,12 @@ func (a *authenticator) next() *node {
 	defer a.g.mu.Unlock()
 	for {
 		switch {
-		case a.err != nil || len(a.todo) == 0 && a.working == 0:
+		case a.err != nil || len(a.queue) == 0 && a.working == 0:
 			a.cond.Broadcast()
 			return nil
-		case len(a.todo) > 0:
-			n := a.todo[len(a.todo)-1]
-			a.todo = a.todo[:len(a.todo)-1]
+		case len(a.queue) > 0:
+			n := a.queue[len(a.queue)-1]
+			a.queue = a.queue[:len(a.queue)-1]
 			a.working++
 			return n
 		}
@@ -358,7 +358,7 @@ func (a *authenticator) done(err error) {
 	if err != nil && a.err == nil {
 		a.err = err
 	}
-	if a.working == 0 && len(a.todo) == 0 || a.err != nil {
+	if a.working == 0 && len(a.queue) == 0 || a.err != nil {
 		a.cond.Broadcast()
 	}
 }
@@ -377,7 +377,7 @@ func (a *authenticator) follow(n *node, parents []git.ID) error {
 			p = &node{id: id, before: n.before || a.g.isBefore(id)}
 			a.g.nodes[id] = p
 			if n.before == p.before {
-				a.todo = append(a.todo, p)
+				a.queue = append(a.queue, p)
 				a.cond.Signal()
 			}
 		}
@@ -484,7 +484,7 @@ func (a *authenticator) judge(r *git.Reader, n *node) error {
 	}
 	if k := a.judged.Add(1); k%512 == 0 && a.req.Progress != nil && a.tell.TryLock() {
 		a.g.mu.Lock()
-		found := int(k) + len(a.todo)
+		found := int(k) + len(a.queue)
 		a.g.mu.Unlock()
 		a.req.Progress(int(k), found)
 		a.tell.Unlock()

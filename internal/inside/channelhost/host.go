@@ -148,7 +148,7 @@ func (h *Host) Ready(ctx context.Context) error {
 	}
 }
 
-// Server returns the HTTP server of the host, with its time limits. The caller listens, with [Listen], and serves.
+// Server returns the HTTP server of the host, with its time limits. The caller listens and serves.
 func (h *Host) Server() *http.Server {
 	return &http.Server{
 		Handler:           http.HandlerFunc(h.serve),

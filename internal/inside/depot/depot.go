@@ -96,7 +96,7 @@ type Depot struct {
 	failed    *failure
 }
 
-// Server returns the HTTP server of the depot, with its time limits. The caller listens, with [Listen], and serves.
+// Server returns the HTTP server of the depot, with its time limits. The caller listens and serves.
 func (d *Depot) Server() *http.Server {
 	return &http.Server{
 		Handler:           http.HandlerFunc(d.serve),
