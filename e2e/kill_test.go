@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,6 +81,46 @@ func (x *watch) end() {
 	}
 }
 
+// A hunt kills commands at random moments of their lives until enough of them were hit.
+type hunt struct {
+	t      *testing.T
+	rnd    *rand.Rand
+	enough int             // how many are to be alive when they are killed
+	life   []time.Duration // how long each command lives, as far as is known
+
+	hit, tries int
+	victim     int           // who was killed last
+	delay      time.Duration // when
+}
+
+func newHunt(t *testing.T, enough int, life ...time.Duration) *hunt {
+	return &hunt{t: t, rnd: dice(t), enough: enough, life: life}
+}
+
+func (h *hunt) more() bool {
+	h.t.Helper()
+	if h.tries > 5*h.enough {
+		h.t.Fatalf("only %d of %d were alive when they were to be killed", h.hit, h.tries)
+	}
+	h.tries++
+	return h.hit < h.enough
+}
+
+// kill kills a command. On a machine that was busier when the life was measured all kills would come too late: each that does shortens the life.
+func (h *hunt) kill(w *world, victim int, args ...string) {
+	h.t.Helper()
+	h.victim, h.delay = victim, time.Duration(h.rnd.Int64N(int64(h.life[victim])))
+	if w.kill(h.delay, args...) {
+		h.hit++
+	} else {
+		h.life[victim] = max(h.delay, time.Millisecond)
+	}
+}
+
+func (h *hunt) String() string {
+	return fmt.Sprintf("command %d killed after %v of %v", h.victim, h.delay, h.life[h.victim])
+}
+
 // kill starts a command and kills it after a delay. It reports whether the command was still running.
 func (w *world) kill(delay time.Duration, args ...string) bool {
 	w.t.Helper()
@@ -128,22 +169,17 @@ func (w *world) again(already string, args ...string) (refusals int, before bool
 // TestKilledImport and its like: ten times, in a zone of its own each time, a command is killed at a random moment of its life and run again.
 func TestKilledImport(t *testing.T) {
 	t.Parallel()
-	rnd := dice(t)
 	twin := newWorld(t, admitted(t), "inside")
-	took := twin.must(twin.importArgs(2)...).took
+	h := newHunt(t, kills(), twin.must(twin.importArgs(2)...).took)
 	want := twin.outcome()
-	for hit, tries := 0, 0; hit < kills(); tries++ {
-		if tries > 5*kills() {
-			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
-		}
+	for h.more() {
 		w := newWorld(t, admitted(t), "inside")
 		d := w.depot()
 		x := w.watch(d)
-		delay := time.Duration(rnd.Int64N(int64(took)))
-		if tries == 0 {
+		if h.tries == 1 {
 			w.killAt("inside/cas/tmp/*", w.importArgs(2)...)
-		} else if w.kill(delay, w.importArgs(2)...) {
-			hit++
+		} else {
+			h.kill(w, 0, w.importArgs(2)...)
 		}
 		gone(t, filepath.Join(binDir, "sallyport-reader"))
 		refusals, _ := w.again("shipment-replayed", w.importArgs(2)...)
@@ -151,7 +187,7 @@ func TestKilledImport(t *testing.T) {
 		w.atEnd(x)
 		d.stop()
 		if t.Failed() {
-			t.Fatalf("killed after %v of %v", delay, took)
+			t.Fatal(h)
 		}
 	}
 }
@@ -180,35 +216,30 @@ func (w *world) atEnd(x *watch) {
 
 func TestKilledApproval(t *testing.T) {
 	t.Parallel()
-	rnd := dice(t)
 	twin := newWorld(t, admitted(t), "inside")
 	twin.must(twin.importArgs(2)...)
-	took := map[string]time.Duration{}
-	for _, p := range []string{"alice", "bob"} {
-		took[p] = twin.must(twin.approveArgs(2, p)...).took
+	persons := []string{"alice", "bob"}
+	var took []time.Duration
+	for _, p := range persons {
+		took = append(took, twin.must(twin.approveArgs(2, p)...).took)
 	}
 	twin.must(twin.signArgs()...)
 	want := twin.outcome()
-	for hit, tries := 0, 0; hit < manyKills(); tries++ {
-		if tries > 5*manyKills() {
-			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
-		}
+	for h := newHunt(t, manyKills(), took...); h.more(); {
 		w := newWorld(t, admitted(t), "inside")
 		w.must(w.importArgs(2)...)
 		d := w.depot()
 		x := w.watch(d)
-		victim := []string{"alice", "bob"}[hit%2]
-		var delay time.Duration
-		for _, p := range []string{"alice", "bob"} {
-			if p == victim {
-				delay = time.Duration(rnd.Int64N(int64(took[p])))
-				if tries == 0 {
+		victim := h.hit % len(persons)
+		for i, p := range persons {
+			if i == victim {
+				if h.tries == 1 {
 					w.killAt("inside/cas/tmp/*", w.approveArgs(2, p)...)
-				} else if w.kill(delay, w.approveArgs(2, p)...) {
-					hit++
+				} else {
+					h.kill(w, i, w.approveArgs(2, p)...)
 				}
 				// In another second the next list has another date, and what a dead run stored of this one is of no use.
-				if tries%3 == 0 {
+				if h.tries%3 == 0 {
 					time.Sleep(time.Second)
 				}
 			}
@@ -217,14 +248,14 @@ func TestKilledApproval(t *testing.T) {
 		x.signed.Store(true)
 		w.must(w.signArgs()...)
 		w.like(want, map[string]int{"approved": 4, "allowed": 2, "refused": 0})
-		persons := map[string]int{}
+		approvals := map[string]int{}
 		for _, e := range w.entries("inside") {
 			if e.Kind == "approved" {
-				persons[fmt.Sprint(e.Predicate["person"], e.Predicate["version"])]++
+				approvals[fmt.Sprint(e.Predicate["person"], e.Predicate["version"])]++
 			}
 		}
-		if len(persons) != 4 {
-			t.Errorf("approvals by person and version: %v", persons)
+		if len(approvals) != 4 {
+			t.Errorf("approvals by person and version: %v", approvals)
 		}
 		for _, it := range w.items(2) {
 			if _, reason, err := fetch(d.url, it.Name, w.acl()); err != nil || reason != "" {
@@ -234,14 +265,13 @@ func TestKilledApproval(t *testing.T) {
 		w.atEnd(x)
 		d.stop()
 		if t.Failed() {
-			t.Fatalf("%s killed after %v of %v", victim, delay, took[victim])
+			t.Fatal(h)
 		}
 	}
 }
 
 func TestKilledBuild(t *testing.T) {
 	t.Parallel()
-	rnd := dice(t)
 	base := newWorld(t, admitted(t), "inside")
 	base.admit(2)
 	d := base.depot()
@@ -250,20 +280,16 @@ func TestKilledBuild(t *testing.T) {
 	drv := base.named(2, ".drv").Name
 	base.builder("builder-twin", "erin", d.url)
 	// The program that builds sleeps for 0.15 s, so that it is hit as well as the fetching before and the archiving after.
-	took := base.must(base.buildArgs("builder-twin", "result-twin", drv)...).took
+	h := newHunt(t, kills(), base.must(base.buildArgs("builder-twin", "result-twin", drv)...).took)
 	want := files(t, base.path("result-twin"))
 	last := ""
-	for hit, tries := 0, 0; hit < kills(); tries++ {
-		if tries > 5*kills() {
-			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
-		}
-		b, out := fmt.Sprintf("builder-%d", tries), fmt.Sprintf("result-%d", tries)
+	for h.more() {
+		b, out := fmt.Sprintf("builder-%d", h.tries), fmt.Sprintf("result-%d", h.tries)
 		base.builder(b, "frank", d.url)
-		delay := time.Duration(rnd.Int64N(int64(took)))
-		if tries < 2 {
-			base.killAt([]string{".result-*.partial", b + "/input/*"}[tries], base.buildArgs(b, out, drv)...)
-		} else if base.kill(delay, base.buildArgs(b, out, drv)...) {
-			hit++
+		if moments := []string{".result-*.partial", b + "/input/*"}; h.tries <= len(moments) {
+			base.killAt(moments[h.tries-1], base.buildArgs(b, out, drv)...)
+		} else {
+			h.kill(base, 0, base.buildArgs(b, out, drv)...)
 		}
 		for _, program := range files(t, base.path(b, "store")) {
 			if strings.HasSuffix(program, "/deeds") {
@@ -299,7 +325,7 @@ func TestKilledBuild(t *testing.T) {
 		}
 		last = out
 		if t.Failed() {
-			t.Fatalf("killed after %v of %v", delay, took)
+			t.Fatal(h)
 		}
 	}
 	// Handed in once more, nothing changes.
@@ -314,7 +340,6 @@ func TestKilledBuild(t *testing.T) {
 // TestKilledRelease kills what releases an output: the station while it takes a result in, and the signer.
 func TestKilledRelease(t *testing.T) {
 	t.Parallel()
-	rnd := dice(t)
 	base := newWorld(t, admitted(t), "inside")
 	d := base.depot()
 	drv := base.named(1, ".drv").Name
@@ -338,23 +363,16 @@ func TestKilledRelease(t *testing.T) {
 		took = append(took, twin.must(args...).took)
 	}
 	want := twin.outcome()
-	for hit, tries := 0, 0; hit < kills(); tries++ {
-		if tries > 5*kills() {
-			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
-		}
+	for h := newHunt(t, kills(), took...); h.more(); {
 		w := newWorld(t, base.dir, "inside")
 		d := w.depot()
 		x := w.watch(d)
-		victim := hit % 3
-		var delay time.Duration
+		victim := h.hit % len(took)
 		for i, args := range commands(w) {
-			if i == victim {
-				delay = time.Duration(rnd.Int64N(int64(took[i])))
-				if tries == 0 {
-					w.killAt("inside/cas/tmp/*", args...)
-				} else if w.kill(delay, args...) {
-					hit++
-				}
+			if i == victim && h.tries == 1 {
+				w.killAt("inside/cas/tmp/*", args...)
+			} else if i == victim {
+				h.kill(w, i, args...)
 			}
 			w.again("", args...)
 		}
@@ -365,7 +383,7 @@ func TestKilledRelease(t *testing.T) {
 		w.atEnd(x)
 		d.stop()
 		if t.Failed() {
-			t.Fatalf("command %d killed after %v of %v", victim, delay, took[victim])
+			t.Fatal(h)
 		}
 	}
 }

@@ -444,25 +444,20 @@ func (w *world) keysOf(draft string) string {
 // killed runs commands in copies of a world, one of them killed at a random moment and run again.
 func killed(t *testing.T, template string, kinds map[string]int, commands func(w *world) [][]string, more ...func(w *world)) {
 	t.Helper()
-	rnd := dice(t)
 	twin := newWorld(t, template, "inside")
 	var took []time.Duration
 	for _, args := range commands(twin) {
 		took = append(took, twin.must(args...).took)
 	}
 	want := twin.outcome()
-	for hit, tries := 0, 0; hit < manyKills(); tries++ {
-		if tries > 5*manyKills() {
-			t.Fatalf("only %d of %d were alive when they were to be killed", hit, tries)
-		}
+	for h := newHunt(t, manyKills(), took...); h.more(); {
 		w := newWorld(t, template, "inside")
 		d := w.depot()
 		x := w.watchAlways(d)
-		victim := hit % len(took)
-		delay := time.Duration(rnd.Int64N(int64(took[victim])))
+		victim := h.hit % len(took)
 		for i, args := range commands(w) {
-			if i == victim && w.kill(delay, args...) {
-				hit++
+			if i == victim {
+				h.kill(w, i, args...)
 			}
 			w.again("", args...)
 		}
@@ -475,7 +470,7 @@ func killed(t *testing.T, template string, kinds map[string]int, commands func(w
 		}
 		w.tidy()
 		if t.Failed() {
-			t.Fatalf("command %d killed after %v of %v", victim, delay, took[victim])
+			t.Fatal(h)
 		}
 	}
 }
