@@ -390,6 +390,34 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestStamp: another one with each publication, the same while nothing is published, and none without a checkpoint.
+func TestStamp(t *testing.T) {
+	z := testOpen(t, testInit(t, Inside), Options{})
+	var before Stamp
+	for n := range int64(5) {
+		s, err := z.Stamp()
+		again, err2 := z.Stamp()
+		if err != nil || err2 != nil || s != again || s == before {
+			t.Fatalf("%d: %v and %v, %v, %v; before: %v", n, s, again, err, err2, before)
+		}
+		before = s
+		commit(t, z, n)
+		if err := z.Published(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := filepath.Join(z.Dir, "public/ledger/checkpoint")
+	if err := os.Rename(name, name+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := z.Stamp(); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(s, err)
+	}
+	if err := os.Rename(name+".away", name); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Whoever waits for a lock stops when told to.
 func TestLockContext(t *testing.T) {
 	dir := testInit(t, Inside)

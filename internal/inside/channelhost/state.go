@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"sallyport/internal/crossing/pin/history"
@@ -20,28 +19,9 @@ import (
 	"sallyport/internal/trust"
 )
 
-// A stamp tells one published checkpoint from the next: each is a new file.
-type stamp struct {
-	inode uint64
-	size  int64
-	mtime time.Time
-}
-
-func (h *Host) stamp() (stamp, error) {
-	st, err := os.Stat(filepath.Join(h.Zone.Dir, "public", "ledger", "checkpoint"))
-	if err != nil {
-		return stamp{}, err
-	}
-	s := stamp{size: st.Size(), mtime: st.ModTime()}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		s.inode = sys.Ino
-	}
-	return s, nil
-}
-
 // A state is what the host holds to be true, for one size of the ledger. It does not change.
 type state struct {
-	stamp    stamp
+	stamp    store.Stamp
 	view     *admit.View
 	releases []*list // by version, from 1 on; those before the first that is at hand are nil
 	came     [][]candidate
@@ -132,7 +112,7 @@ func channelOf(it trust.Item) string {
 
 // A failure is why the host serves nothing.
 type failure struct {
-	stamp stamp
+	stamp store.Stamp
 	err   error
 	until time.Time
 }
@@ -140,7 +120,7 @@ type failure struct {
 // now returns the state for the ledger as it is published, made anew if that has changed. If it cannot be made, nothing is served: what was believed before
 // is not an answer to what is published now.
 func (h *Host) now(ctx context.Context) (*state, error) {
-	at, err := h.stamp()
+	at, err := h.Zone.Stamp()
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +187,7 @@ func (h *Host) cut(s *state) {
 }
 
 // renew reads on in the ledger and makes the state that follows from it.
-func (h *Host) renew(ctx context.Context, at stamp) (*state, error) {
+func (h *Host) renew(ctx context.Context, at store.Stamp) (*state, error) {
 	root, err := h.Zone.Root()
 	if err != nil {
 		return nil, err

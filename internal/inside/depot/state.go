@@ -6,17 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"sallyport/guix/narinfo"
 	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
 
@@ -29,28 +28,9 @@ const (
 	retryAfter = 5 * time.Second
 )
 
-// A stamp tells one published checkpoint from the next: each is a new file.
-type stamp struct {
-	inode uint64
-	size  int64
-	mtime time.Time
-}
-
-func (d *Depot) stamp() (stamp, error) {
-	st, err := os.Stat(filepath.Join(d.Zone.Dir, "public", "ledger", "checkpoint"))
-	if err != nil {
-		return stamp{}, err
-	}
-	s := stamp{size: st.Size(), mtime: st.ModTime()}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-		s.inode = sys.Ino
-	}
-	return s, nil
-}
-
 // A state is what the depot holds to be true, for one size of the ledger. It does not change, but for what it keeps.
 type state struct {
-	stamp stamp
+	stamp store.Stamp
 	view  *admit.View
 	acl   signature.ACL
 	key   signature.PublicKey
@@ -74,7 +54,7 @@ type served struct {
 
 // A failure is why the depot serves nothing.
 type failure struct {
-	stamp stamp
+	stamp store.Stamp
 	err   error
 	until time.Time
 }
@@ -82,7 +62,7 @@ type failure struct {
 // now returns the state for the ledger as it is published, made anew if that has changed. If it cannot be made, nothing is served: what was believed before
 // is not an answer to what is published now.
 func (d *Depot) now(ctx context.Context) (*state, error) {
-	at, err := d.stamp()
+	at, err := d.Zone.Stamp()
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +96,7 @@ func (d *Depot) now(ctx context.Context) (*state, error) {
 }
 
 // renew reads on in the ledger and makes the state that follows from it.
-func (d *Depot) renew(ctx context.Context, at stamp) (*state, error) {
+func (d *Depot) renew(ctx context.Context, at store.Stamp) (*state, error) {
 	root, err := d.Zone.Root()
 	if err != nil {
 		return nil, err
