@@ -1,7 +1,6 @@
 package verbs
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/frame/frametest"
 	"sallyport/guix/scheme"
 	"sallyport/internal/judge/authenticate/create"
 	"sallyport/internal/trust"
@@ -34,28 +34,14 @@ func TestChannelCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	vars := map[string]string{"HOME": in("home"), "SALLYPORT_PASSPHRASE_FILE": in("pass"), "PATH": in("nowhere")}
-	run := func(args ...string) outcome {
-		t.Helper()
-		var stdout, stderr bytes.Buffer
-		env := &frame.Env{Program: "sallyport", Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Rand: rand.Reader, Clock: clock, Getenv: func(s string) string { return vars[s] }}
-		root := frame.Root(env, "", "", "", channelNoun(env))
-		return outcome{frame.Run(t.Context(), env, root, append([]string{"channel"}, args...)), stdout.String(), stderr.String()}
+	env := frame.Env{Rand: rand.Reader, Clock: clock, Getenv: func(s string) string { return vars[s] }}
+	run := func(args ...string) frametest.Outcome {
+		return frametest.Run(t.Context(), env, Both, append([]string{"channel"}, args...)...)
 	}
-	created := func(more ...string) outcome {
-		t.Helper()
+	created := func(more ...string) frametest.Outcome {
 		return run(append([]string{"create", "--name", "packages", "--url", "https://git.enclave.example/packages.git", "--author", "Alice <alice@enclave.example>"}, more...)...)
 	}
-	check := func(what string, o outcome, code int, said ...string) {
-		t.Helper()
-		if o.code != code {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", what, o.code, code, o.stdout, o.stderr)
-		}
-		for _, s := range said {
-			if !strings.Contains(o.stdout+o.stderr, s) {
-				t.Errorf("%s: not said: %q\n%s%s", what, s, o.stdout, o.stderr)
-			}
-		}
-	}
+	check := frametest.Checker(t)
 	check("created", created("--key", in("a.key"), "--committer", in("bob.asc"), in("a")), 0, "channel packages is in", "introduction ", "(name 'packages)", "order channel --reason REASON packages https://git.enclave.example/packages.git master ", "gpg --import")
 	if st, err := os.Stat(in("a.key")); err != nil || st.Mode().Perm() != 0o400 {
 		t.Errorf("%v %v", st, err)
@@ -65,8 +51,8 @@ func TestChannelCreate(t *testing.T) {
 	}
 	o := created("--json", "--key", in("b.key"), "--no-passphrase", "--branch", "main", in("b"))
 	var out struct{ Type, Introduction, Signer, Keyring, Channels, Order string }
-	if err := json.Unmarshal([]byte(o.stdout), &out); err != nil || out.Type != "created" || !strings.Contains(o.stderr, "not encrypted") {
-		t.Fatalf("%v\n%s%s", err, o.stdout, o.stderr)
+	if err := json.Unmarshal([]byte(o.Stdout), &out); err != nil || out.Type != "created" || !strings.Contains(o.Stderr, "not encrypted") {
+		t.Fatalf("%v\n%s%s", err, o.Stdout, o.Stderr)
 	}
 	if all, err := scheme.Channels([]byte(out.Channels)); err != nil || len(all) != 1 || all[0].Branch != "main" || all[0].Introduction.Commit != out.Introduction {
 		t.Errorf("%+v %v", all, err)

@@ -1,7 +1,6 @@
 package verbs
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/frame/frametest"
 	"sallyport/guix/channel"
 	"sallyport/guix/channel/channeltest"
 	"sallyport/internal/judge/authenticate"
@@ -33,26 +33,12 @@ func TestChannelAuthenticate(t *testing.T) {
 		t.Fatal(err)
 	}
 	vars := map[string]string{"HOME": filepath.Join(top, "home")}
-	run := func(args ...string) outcome {
-		t.Helper()
-		var stdout, stderr bytes.Buffer
-		env := &frame.Env{Program: "sallyport", Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Rand: rand.Reader,
-			Clock: func() time.Time { return time.Unix(1700000000, 0) }, Getenv: func(s string) string { return vars[s] }}
-		root := frame.Root(env, "", "", "", channelNoun(env))
-		return outcome{frame.Run(t.Context(), env, root, append([]string{"channel", "authenticate"}, args...)), stdout.String(), stderr.String()}
+	env := frame.Env{Rand: rand.Reader, Clock: func() time.Time { return time.Unix(1700000000, 0) }, Getenv: func(s string) string { return vars[s] }}
+	run := func(args ...string) frametest.Outcome {
+		return frametest.Run(t.Context(), env, Both, append([]string{"channel", "authenticate"}, args...)...)
 	}
 	intro, signer := good.Introduction.String(), good.Signer.String()
-	check := func(what string, o outcome, code int, said ...string) {
-		t.Helper()
-		if o.code != code {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", what, o.code, code, o.stdout, o.stderr)
-		}
-		for _, s := range said {
-			if !strings.Contains(o.stdout+o.stderr, s) {
-				t.Errorf("%s: not said: %q\n%s%s", what, s, o.stdout, o.stderr)
-			}
-		}
-	}
+	check := frametest.Checker(t)
 	check("good", run("-r", repo, intro, signer), 0, "authenticated commit "+good.End.String(), "signed by 3 keys", "malformed-headers: 1")
 	check("again", run("-r", repo, intro, strings.ToLower(strings.ReplaceAll(signer, " ", ""))), 0, "were proven before")
 	check("without the cache", run("-r", repo, "--no-cache", "--end", "end", intro, signer), 0)
@@ -78,8 +64,8 @@ func TestChannelAuthenticate(t *testing.T) {
 		Signers      []struct{ Name string }
 		Findings     []struct{ Code, Commit string }
 	}
-	if err := json.Unmarshal([]byte(o.stdout), &out); err != nil || out.Type != "authenticated" || out.Commit != good.End.String() || len(out.Signers) != 3 || len(out.Findings) != 1 || out.Commits < 10 {
-		t.Errorf("%+v %v\n%s", out, err, o.stdout)
+	if err := json.Unmarshal([]byte(o.Stdout), &out); err != nil || out.Type != "authenticated" || out.Commit != good.End.String() || len(out.Signers) != 3 || len(out.Findings) != 1 || out.Commits < 10 {
+		t.Errorf("%+v %v\n%s", out, err, o.Stdout)
 	}
 
 	// A proof that somebody else wrote is not used, and that is said.
@@ -146,25 +132,11 @@ func TestChannelAuthenticateExcuses(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run := func(args ...string) outcome {
-		t.Helper()
-		var stdout, stderr bytes.Buffer
-		env := &frame.Env{Program: "sallyport", Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Rand: rand.Reader, Clock: clock, Getenv: func(string) string { return "" }}
-		root := frame.Root(env, "", "", "", channelNoun(env))
+	run := func(args ...string) frametest.Outcome {
 		args = append([]string{"channel", "authenticate", "--zone", zone, "--channel", "guix", "-r", repo, "--no-cache"}, args...)
-		return outcome{frame.Run(t.Context(), env, root, append(args, h.Introduction.String(), h.Signer.String())), stdout.String(), stderr.String()}
+		return frametest.Run(t.Context(), frame.Env{Rand: rand.Reader, Clock: clock}, Both, append(args, h.Introduction.String(), h.Signer.String())...)
 	}
-	check := func(what string, o outcome, code int, said ...string) {
-		t.Helper()
-		if o.code != code {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", what, o.code, code, o.stdout, o.stderr)
-		}
-		for _, s := range said {
-			if !strings.Contains(o.stdout+o.stderr, s) {
-				t.Errorf("%s: not said: %q\n%s%s", what, s, o.stdout, o.stderr)
-			}
-		}
-	}
+	check := frametest.Checker(t)
 	check("no pin yet", run(), 0, "finding malformed-headers: 2", "has no pin of channel guix yet")
 	inZone(func(p *channels.Pinner) error {
 		_, err := p.Pin(t.Context(), channels.Request{Channel: "guix", Repository: repo, Commit: ends[2].String(), URL: "https://git.example.org/guix.git", Introduction: h.Introduction, Signer: h.Signer})
@@ -180,8 +152,8 @@ func TestChannelAuthenticateExcuses(t *testing.T) {
 		Excused []struct{ Name, Code, Commit, By, Until, Reason string }
 		Over    []string `json:"excuses_over"`
 	}
-	if o := run("--json"); json.Unmarshal([]byte(o.stdout), &out) != nil || len(out.Excused) != 2 || out.Excused[0].Name != "old-tool" || out.Excused[0].Reason == "" || len(out.Over) != 0 {
-		t.Errorf("%+v\n%s%s", out, o.stdout, o.stderr)
+	if o := run("--json"); json.Unmarshal([]byte(o.Stdout), &out) != nil || len(out.Excused) != 2 || out.Excused[0].Name != "old-tool" || out.Excused[0].Reason == "" || len(out.Over) != 0 {
+		t.Errorf("%+v\n%s%s", out, o.Stdout, o.Stderr)
 	}
 	check("a commit twice", run("--since", ends[2].String()), 2)
 	now = now.Add(31 * 24 * time.Hour)

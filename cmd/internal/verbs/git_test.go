@@ -1,7 +1,6 @@
 package verbs
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/frame/frametest"
 	"sallyport/guix/channel/channeltest"
 	"sallyport/guix/channel/git"
 )
@@ -57,25 +57,11 @@ func TestGitVerify(t *testing.T) {
 	empty := filepath.Dir(file("empty/README", nil))
 	signers := file("signers", []byte("a ssh-ed25519 nonsense\nb cert-authority ssh-ed25519 AAAA\n"))
 	none := file("none", []byte("# nobody\n"))
-	run := func(args ...string) outcome {
-		t.Helper()
-		var stdout, stderr bytes.Buffer
-		env := &frame.Env{Program: "sallyport", Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Rand: rand.Reader,
-			Clock: func() time.Time { return time.Unix(1800000000, 0) }, Getenv: func(s string) string { return "" }}
-		root := frame.Root(env, "", "", "", gitNoun(env))
-		return outcome{frame.Run(t.Context(), env, root, append([]string{"git", "verify", "-r", repo}, args...)), stdout.String(), stderr.String()}
+	env := frame.Env{Rand: rand.Reader, Clock: func() time.Time { return time.Unix(1800000000, 0) }}
+	run := func(args ...string) frametest.Outcome {
+		return frametest.Run(t.Context(), env, Both, append([]string{"git", "verify", "-r", repo}, args...)...)
 	}
-	check := func(what string, o outcome, code int, said ...string) {
-		t.Helper()
-		if o.code != code {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", what, o.code, code, o.stdout, o.stderr)
-		}
-		for _, s := range said {
-			if !strings.Contains(o.stdout+o.stderr, s) {
-				t.Errorf("%s: not said: %q\n%s%s", what, s, o.stdout, o.stderr)
-			}
-		}
-	}
+	check := frametest.Checker(t)
 	a, c := w.A.Fingerprint.String(), w.C.Fingerprint.String()
 	check("a tag", run("-k", ring, "-f", a, "v1"), 0, "verified tag v1, of commit "+h.End.String(), "alice", a, "at 2023-11-14T22:13:20Z")
 	check("a directory of keys", run("-k", filepath.Dir(armored), "-f", strings.ReplaceAll(a, " ", ""), "v1", "refs/tags/v1"), 0, "verified tag v1")
@@ -95,7 +81,7 @@ func TestGitVerify(t *testing.T) {
 
 	o := run("-k", ring, "-f", a, "--json", "v1", "end~1", h.End.String())
 	var out struct{ Type, Name, Object, Kind, Tag, Target, Format, Key, Signer, Signed string }
-	if err := json.NewDecoder(strings.NewReader(o.stdout)).Decode(&out); err != nil || out.Type != "verified" || out.Tag != "v1" || out.Target != h.End.String() || out.Format != "openpgp" || out.Key != a || out.Kind != "tag" {
-		t.Errorf("%+v %v\n%s", out, err, o.stdout)
+	if err := json.NewDecoder(strings.NewReader(o.Stdout)).Decode(&out); err != nil || out.Type != "verified" || out.Tag != "v1" || out.Target != h.End.String() || out.Format != "openpgp" || out.Key != a || out.Kind != "tag" {
+		t.Errorf("%+v %v\n%s", out, err, o.Stdout)
 	}
 }

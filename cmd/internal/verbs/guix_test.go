@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/frame/frametest"
 	"sallyport/guix/archive"
 	"sallyport/guix/nar"
 	"sallyport/guix/signature"
@@ -42,30 +43,22 @@ type world struct {
 	env   map[string]string
 }
 
-type outcome struct {
-	code           int
-	stdout, stderr string
-}
-
 // run runs a command line; "$D" in it is the world's directory.
-func (w *world) run(args ...string) outcome {
+func (w *world) run(args ...string) frametest.Outcome {
 	w.t.Helper()
 	return w.runIn(w.t.Context(), args...)
 }
 
-func (w *world) runIn(ctx context.Context, args ...string) outcome {
+func (w *world) runIn(ctx context.Context, args ...string) frametest.Outcome {
 	w.t.Helper()
-	var stdout, stderr bytes.Buffer
-	var stdin io.Reader = bytes.NewReader(w.stdin)
+	env := frame.Env{Stdin: bytes.NewReader(w.stdin), Getenv: func(s string) string { return w.env[s] }}
 	if w.pipe != nil {
-		stdin = w.pipe
+		env.Stdin = w.pipe
 	}
-	env := &frame.Env{Program: "sallyport", Stdin: stdin, Stdout: &stdout, Stderr: &stderr, Getenv: func(s string) string { return w.env[s] }}
 	for i, a := range args {
 		args[i] = strings.ReplaceAll(a, "$D", w.dir)
 	}
-	code := frame.Run(ctx, env, frame.Root(env, "", "", "", Both(env)...), args)
-	return outcome{code, stdout.String(), stderr.String()}
+	return frametest.Run(ctx, env, Both, args...)
 }
 
 func (w *world) write(name string, data []byte) {
@@ -106,7 +99,7 @@ type promise struct {
 	args           []string
 	code           int
 	stdout, stderr string // substrings; "" in stdout is nothing, "*" anything
-	check          func(t *testing.T, o outcome)
+	check          func(t *testing.T, o frametest.Outcome)
 }
 
 func (w *world) keep(promises []promise) {
@@ -115,8 +108,8 @@ func (w *world) keep(promises []promise) {
 			inner := *w
 			inner.t = t
 			o := inner.run(p.args...)
-			if o.code != p.code || p.stdout == "" && o.stdout != "" || p.stdout != "*" && !strings.Contains(o.stdout, p.stdout) || !strings.Contains(o.stderr, p.stderr) {
-				t.Errorf("%q:\ncode %d, want %d\nstdout %q, want %q\nstderr %q, want %q", p.args, o.code, p.code, o.stdout, p.stdout, o.stderr, p.stderr)
+			if o.Code != p.code || p.stdout == "" && o.Stdout != "" || p.stdout != "*" && !strings.Contains(o.Stdout, p.stdout) || !strings.Contains(o.Stderr, p.stderr) {
+				t.Errorf("%q:\ncode %d, want %d\nstdout %q, want %q\nstderr %q, want %q", p.args, o.Code, p.code, o.Stdout, p.stdout, o.Stderr, p.stderr)
 			}
 			if p.check != nil {
 				p.check(t, o)
@@ -126,14 +119,14 @@ func (w *world) keep(promises []promise) {
 }
 
 // lines reads what --json printed.
-func lines(t *testing.T, o outcome) (all []map[string]any) {
+func lines(t *testing.T, o frametest.Outcome) (all []map[string]any) {
 	t.Helper()
-	for dec := json.NewDecoder(strings.NewReader(o.stdout)); ; {
+	for dec := json.NewDecoder(strings.NewReader(o.Stdout)); ; {
 		var v map[string]any
 		if err := dec.Decode(&v); err == io.EOF {
 			return all
 		} else if err != nil {
-			t.Fatalf("%v in %q", err, o.stdout)
+			t.Fatalf("%v in %q", err, o.Stdout)
 		}
 		all = append(all, v)
 	}
@@ -141,22 +134,22 @@ func lines(t *testing.T, o outcome) (all []map[string]any) {
 
 func TestNarVerbs(t *testing.T) {
 	w := newWorld(t)
-	hash := strings.TrimSpace(w.run("nar", "hash", "$D/tree").stdout)
+	hash := strings.TrimSpace(w.run("nar", "hash", "$D/tree").Stdout)
 	raw, err := storepath.DecodeBase32(hash, 32)
 	if err != nil {
 		t.Fatal(err)
 	}
 	streamed := w.run("nar", "create", "$D/tree")
-	archived := []byte(streamed.stdout)
+	archived := []byte(streamed.Stdout)
 	if sum := sha256.Sum256(archived); !bytes.Equal(sum[:], raw) {
-		t.Fatalf("the nar hashes to %x, not %x: %s", sum, raw, streamed.stderr)
+		t.Fatalf("the nar hashes to %x, not %x: %s", sum, raw, streamed.Stderr)
 	}
 	w.write("good.nar", archived)
 	w.write("trailing.nar", append(bytes.Clone(archived), 0))
 	w.write("cut.nar", archived[:len(archived)-8])
 	w.stdin = archived
-	gone := func(names ...string) func(*testing.T, outcome) {
-		return func(t *testing.T, _ outcome) {
+	gone := func(names ...string) func(*testing.T, frametest.Outcome) {
+		return func(t *testing.T, _ frametest.Outcome) {
 			for _, n := range names {
 				if w.exists(n) {
 					t.Errorf("%s was left behind", n)
@@ -164,26 +157,26 @@ func TestNarVerbs(t *testing.T) {
 			}
 		}
 	}
-	same := func(name string) func(*testing.T, outcome) {
-		return func(t *testing.T, _ outcome) {
-			if got := strings.TrimSpace(w.run("nar", "hash", "$D/"+name).stdout); got != hash {
+	same := func(name string) func(*testing.T, frametest.Outcome) {
+		return func(t *testing.T, _ frametest.Outcome) {
+			if got := strings.TrimSpace(w.run("nar", "hash", "$D/"+name).Stdout); got != hash {
 				t.Errorf("%s has the hash %s, not %s", name, got, hash)
 			}
 		}
 	}
 	w.keep([]promise{
-		{"create a file", []string{"nar", "create", "--output", "$D/out.nar", "$D/tree"}, 0, "sha256 " + hash, "", func(t *testing.T, _ outcome) {
+		{"create a file", []string{"nar", "create", "--output", "$D/out.nar", "$D/tree"}, 0, "sha256 " + hash, "", func(t *testing.T, _ frametest.Outcome) {
 			if got, err := os.ReadFile(filepath.Join(w.dir, "out.nar")); err != nil || !bytes.Equal(got, archived) {
 				t.Error("another nar", err)
 			}
 		}},
-		{"create says what", []string{"nar", "create", "--json", "-o", "$D/json.nar", "$D/plain"}, 0, `"size":`, "", func(t *testing.T, o outcome) {
+		{"create says what", []string{"nar", "create", "--json", "-o", "$D/json.nar", "$D/plain"}, 0, `"size":`, "", func(t *testing.T, o frametest.Outcome) {
 			if v := lines(t, o); len(v) != 1 || v[0]["size"] != float64(nar.FileSize(4)) {
 				t.Errorf("%v", v)
 			}
 		}},
 		{"create keeps stdout clean", []string{"nar", "create", "$D/tree"}, 0, string(archived), hash, nil},
-		{"create replaces nothing", []string{"nar", "create", "-o", "$D/good.nar", "$D/tree"}, 1, "", "exists", func(t *testing.T, _ outcome) {
+		{"create replaces nothing", []string{"nar", "create", "-o", "$D/good.nar", "$D/tree"}, 1, "", "exists", func(t *testing.T, _ frametest.Outcome) {
 			if got, _ := os.ReadFile(filepath.Join(w.dir, "good.nar")); !bytes.Equal(got, archived) {
 				t.Error("the file was changed")
 			}
@@ -205,13 +198,13 @@ func TestNarVerbs(t *testing.T) {
 		{"hash", []string{"nar", "hash", "$D/tree"}, 0, hash + "\n", "", nil},
 		{"hash in hex", []string{"nar", "hash", "--format", "hex", "$D/tree"}, 0, hex.EncodeToString(raw) + "\n", "", nil},
 		{"hash in another way", []string{"nar", "hash", "--format", "base64", "$D/tree"}, 2, "", "base64", nil},
-		{"hash json", []string{"nar", "hash", "--json", "$D/tree"}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"hash json", []string{"nar", "hash", "--json", "$D/tree"}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			if v := lines(t, o); len(v) != 1 || v[0]["base32"] != hash || v[0]["sha256"] != hex.EncodeToString(raw) || v[0]["size"] != float64(len(archived)) {
 				t.Errorf("%v", v)
 			}
 		}},
-		{"hash of a link", []string{"nar", "hash", "$D/link"}, 0, "0", "", func(t *testing.T, o outcome) {
-			if strings.TrimSpace(o.stdout) == hash {
+		{"hash of a link", []string{"nar", "hash", "$D/link"}, 0, "0", "", func(t *testing.T, o frametest.Outcome) {
+			if strings.TrimSpace(o.Stdout) == hash {
 				t.Error("the link was followed")
 			}
 		}},
@@ -224,7 +217,7 @@ func TestNarVerbs(t *testing.T) {
 
 		{"verify", []string{"nar", "verify", "$D/good.nar"}, 0, "well-formed, 1 file, 5 bytes", "", nil},
 		{"verify stdin", []string{"nar", "verify", "-"}, 0, "well-formed", "", nil},
-		{"verify json", []string{"nar", "verify", "--json", "$D/good.nar"}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"verify json", []string{"nar", "verify", "--json", "$D/good.nar"}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			if v := lines(t, o); len(v) != 1 || v[0]["nodes"] != 4.0 || v[0]["files"] != 1.0 || v[0]["bytes"] != 5.0 {
 				t.Errorf("%v", v)
 			}
@@ -235,7 +228,7 @@ func TestNarVerbs(t *testing.T) {
 		{"verify a directory", []string{"nar", "verify", "$D/tree"}, 1, "", "is a directory", nil},
 		{"verify what is absent", []string{"nar", "verify", "$D/absent"}, 1, "", "absent", nil},
 		{"list", []string{"nar", "list", "$D/good.nar"}, 0, "-r--r--r--            5 \"d/f\"\n", "", nil},
-		{"list stdin", []string{"nar", "list", "--json", "-"}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"list stdin", []string{"nar", "list", "--json", "-"}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			if v := lines(t, o); len(v) != 4 || v[3]["type"] != "symlink" || v[3]["target"] != "d/f" || v[0]["path_hex"] != nil {
 				t.Errorf("%v", v)
 			}
@@ -257,14 +250,14 @@ func TestInterrupted(t *testing.T) {
 		{"derivation", "show", vectors + "archives/acl"}, {"derivation", "verify", vectors + "drv-hello/drv"}, {"derivation", "closure", hello},
 		{"archive", "verify", "--acl", in + "acl", in + "ok-closure.nar"}, {"archive", "list", in + "ok-closure.nar"}, {"narinfo", "verify", "--acl", in + "acl", vectors + "narinfo/default-gzip.narinfo"},
 	} {
-		if o := w.runIn(stopped, args...); o.code != frame.ExitInterrupted || !strings.Contains(o.stderr, "interrupted") || len(o.stderr) > 200 {
+		if o := w.runIn(stopped, args...); o.Code != frame.ExitInterrupted || !strings.Contains(o.Stderr, "interrupted") || len(o.Stderr) > 200 {
 			t.Errorf("%q: %+v", args, o)
 		}
 		if w.exists("left") {
 			t.Fatalf("%q left something", args)
 		}
 	}
-	archived := []byte(w.run("nar", "create", "$D/tree").stdout)
+	archived := []byte(w.run("nar", "create", "$D/tree").Stdout)
 	fifo := filepath.Join(w.dir, "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -278,7 +271,7 @@ func TestInterrupted(t *testing.T) {
 		w.pipe = io.MultiReader(bytes.NewReader(archived[:len(archived)/2]), silent)
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(50*time.Millisecond, cancel)
-		if o := w.runIn(ctx, args...); o.code != frame.ExitInterrupted && o.code != frame.ExitRefused || strings.HasPrefix(args[0], "nar") && o.code != frame.ExitInterrupted {
+		if o := w.runIn(ctx, args...); o.Code != frame.ExitInterrupted && o.Code != frame.ExitRefused || strings.HasPrefix(args[0], "nar") && o.Code != frame.ExitInterrupted {
 			t.Errorf("%q: %+v", args, o)
 		}
 		if w.exists("left") {
@@ -307,7 +300,7 @@ func TestClosureVerb(t *testing.T) {
 	}
 	w.write("changed/"+victim, bytes.Replace(data, []byte("x86_64-linux"), []byte("x86_64-linuy"), 1))
 	removed := 0
-	for line := range strings.SplitSeq(w.run("derivation", "closure", top).stdout, "\n") {
+	for line := range strings.SplitSeq(w.run("derivation", "closure", top).Stdout, "\n") {
 		if base := filepath.Base(line); removed < 2 && base != victim && line != "" {
 			if err := os.Remove(filepath.Join(w.dir, "missing", base)); err != nil {
 				t.Fatal(err)
@@ -316,13 +309,13 @@ func TestClosureVerb(t *testing.T) {
 		}
 	}
 	w.keep([]promise{
-		{"list", []string{"derivation", "closure", top}, 0, "/gnu/store/" + victim + "\n", "every path recomputed", func(t *testing.T, o outcome) {
-			all := strings.Fields(o.stdout)
+		{"list", []string{"derivation", "closure", top}, 0, "/gnu/store/" + victim + "\n", "every path recomputed", func(t *testing.T, o frametest.Outcome) {
+			all := strings.Fields(o.Stdout)
 			if all[len(all)-1] != "/gnu/store/"+victim || len(all) < 200 {
 				t.Errorf("%d derivations, the last is %s", len(all), all[len(all)-1])
 			}
 		}},
-		{"json", []string{"derivation", "closure", "--json", "--fixed", "--store", drvs, "/gnu/store/" + victim}, 0, `"fixed_output":true`, "", func(t *testing.T, o outcome) {
+		{"json", []string{"derivation", "closure", "--json", "--fixed", "--store", drvs, "/gnu/store/" + victim}, 0, `"fixed_output":true`, "", func(t *testing.T, o frametest.Outcome) {
 			for _, v := range lines(t, o) {
 				out, _ := v["outputs"].([]any)
 				if v["type"] != "derivation" || v["fixed_output"] != true || len(out) != 1 {
@@ -334,7 +327,7 @@ func TestClosureVerb(t *testing.T) {
 		{"both", []string{"derivation", "closure", "--sources", "--fixed", top}, 2, "", "exclude", nil},
 		{"no name", []string{"derivation", "closure", "$D/plain"}, 3, "", "drv-name", nil},
 		{"changed", []string{"derivation", "closure", "$D/changed/" + victim}, 3, "", "drv-", nil},
-		{"two missing", []string{"derivation", "closure", "--json", "$D/missing/" + victim}, 3, `"refused"`, "2 reasons", func(t *testing.T, o outcome) {
+		{"two missing", []string{"derivation", "closure", "--json", "$D/missing/" + victim}, 3, `"refused"`, "2 reasons", func(t *testing.T, o frametest.Outcome) {
 			if v := lines(t, o); len(v) != 1 || len(v[0]["reasons"].([]any)) != 2 {
 				t.Errorf("%v", v)
 			}
@@ -376,7 +369,7 @@ func TestDerivationVerbs(t *testing.T) {
 	w.write("bytes", bytes.Replace(data, []byte("C.UTF-8"), []byte("C.UTF-\xff"), 1))
 	w.keep([]promise{
 		{"show", []string{"derivation", "show", hello}, 0, "output   out /gnu/store/cs56i9digj9qg1bd383cmxc6xrfpdn9n-hello-2.12.2\n", "", nil},
-		{"show stdin", []string{"derivation", "show", "--json", "-"}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"show stdin", []string{"derivation", "show", "--json", "-"}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			v := lines(t, o)
 			if len(v) != 1 || len(v[0]["inputs"].([]any)) != 23 || v[0]["env"].(map[string]any)["LC_CTYPE"] != "C.UTF-8" || v[0]["fixed_output"] != false || v[0]["lossy"] != nil {
 				t.Errorf("%v", v)
@@ -393,7 +386,7 @@ func TestDerivationVerbs(t *testing.T) {
 		{"verify a copy elsewhere", []string{"derivation", "verify", "$D/alone", drvs}, 0, "228 derivations", "", nil},
 		{"verify two of one name", []string{"derivation", "verify", drvs, "$D/other"}, 3, "", "drv-mismatch", nil},
 		{"verify what is not beside", []string{"derivation", "verify", "$D/alone"}, 3, "", "23 reasons", nil},
-		{"verify what is changed", []string{"derivation", "verify", "--json", "$D/changed"}, 3, "*", "", func(t *testing.T, o outcome) {
+		{"verify what is changed", []string{"derivation", "verify", "--json", "$D/changed"}, 3, "*", "", func(t *testing.T, o frametest.Outcome) {
 			var codes []string
 			for _, r := range lines(t, o)[0]["reasons"].([]any) {
 				r := r.(map[string]any)
@@ -436,8 +429,8 @@ func TestKeyVerbs(t *testing.T) {
 		{"Guix's", []string{"key", "show", in + "authorised.pub"}, 0, k.Hex(), "", nil},
 		{"Guix's json", []string{"key", "show", "--json", in + "rsa.pub"}, 0, `"public":"rsa-`, "", nil},
 		{"a person's", []string{"key", "show", "--guix", "$D/carol.pub"}, 2, "", "only keys of tracks", nil},
-		{"a secret one", []string{"key", "show", in + "authorised.TEST-ONLY.sec"}, 1, "", "malformed-key", func(t *testing.T, o outcome) {
-			if strings.Contains(o.stderr, "(d ") {
+		{"a secret one", []string{"key", "show", in + "authorised.TEST-ONLY.sec"}, 1, "", "malformed-key", func(t *testing.T, o frametest.Outcome) {
+			if strings.Contains(o.Stderr, "(d ") {
 				t.Error("it shows the secret")
 			}
 		}},
@@ -488,7 +481,7 @@ func TestNarinfoVerb(t *testing.T) {
 		{"verify", []string{"narinfo", "verify", "--acl", in + "acl", good}, 0, "/gnu/store/" + item + ": good signature by " + public.Hex()[:16], "", nil},
 		{"verify with a key", []string{"narinfo", "verify", "--acl", in + "signing-key.pub", good}, 0, "good signature", "", nil},
 		{"verify with a line", []string{"narinfo", "verify", "--acl", "$D/line.pub", good}, 0, "good signature", "", nil},
-		{"verify stdin", []string{"narinfo", "verify", "--json", "--acl", in + "acl", "--item", item, "-"}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"verify stdin", []string{"narinfo", "verify", "--json", "--acl", in + "acl", "--item", item, "-"}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			v := lines(t, o)
 			if len(v) != 1 || v[0]["store_path"] != "/gnu/store/"+item || v[0]["nar_size"] != 1664.0 || v[0]["key"] != public.Hex() || len(v[0]["files"].([]any)) != 1 || len(v[0]["references"].([]any)) != 1 {
 				t.Errorf("%v", v)
@@ -537,7 +530,7 @@ func TestArchiveVerbs(t *testing.T) {
 	w.keep([]promise{
 		{"verify", []string{"archive", "verify", "--acl", in + "acl", in + "ok-closure.nar"}, 0, "good signature by", "all signed", nil},
 		{"verify stdin with a key", []string{"archive", "verify", "--acl", in + "authorised.pub", "-"}, 0, "good signature by", "", nil},
-		{"verify json", []string{"archive", "verify", "--json", "--acl", in + "acl", in + "ok-closure.nar"}, 0, `"type":"item"`, "", func(t *testing.T, o outcome) {
+		{"verify json", []string{"archive", "verify", "--json", "--acl", in + "acl", in + "ok-closure.nar"}, 0, `"type":"item"`, "", func(t *testing.T, o frametest.Outcome) {
 			for _, v := range lines(t, o) {
 				if v["key"] == "" || v["nar_sha256"] == "" || v["path"] == "" {
 					t.Errorf("%v", v)
@@ -552,16 +545,16 @@ func TestArchiveVerbs(t *testing.T) {
 		{"verify the dangerous one", []string{"archive", "verify", "--acl", in + "acl", vectors + "archives-danger/DANGER-path-dotdot.nar.do-not-import"}, 3, "", "archive-path", nil},
 		{"verify a directory", []string{"archive", "verify", "--acl", in + "acl", "$D/tree"}, 1, "", "is a directory", nil},
 		{"strict about nothing", []string{"archive", "import", "--strict", in + "ok-closure.nar"}, 2, "", "--acl", nil},
-		{"verify lists all", []string{"archive", "verify", "--acl", in + "acl", "$D/mixed.nar"}, 3, "", "2 reasons", func(t *testing.T, o outcome) {
-			if strings.Count(o.stderr, ": unauthorised-key: ") != 2 {
-				t.Error(o.stderr)
+		{"verify lists all", []string{"archive", "verify", "--acl", in + "acl", "$D/mixed.nar"}, 3, "", "2 reasons", func(t *testing.T, o frametest.Outcome) {
+			if strings.Count(o.Stderr, ": unauthorised-key: ") != 2 {
+				t.Error(o.Stderr)
 			}
 		}},
 		{"verify tampered", []string{"archive", "verify", "--acl", in + "acl", in + "content-tampered.nar"}, 3, "", "hash-mismatch", nil},
 		{"verify malformed", []string{"archive", "verify", "--acl", in + "acl", in + "frame-mark2.nar"}, 3, "", "archive-mark", nil},
 		{"verify what is absent", []string{"archive", "verify", "--acl", in + "acl", "$D/absent"}, 1, "", "absent", nil},
 		{"list", []string{"archive", "list", "$D/mixed.nar"}, 0, items[1].path, "", nil},
-		{"list json", []string{"archive", "list", "--json", "$D/mixed.nar"}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"list json", []string{"archive", "list", "--json", "$D/mixed.nar"}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			v := lines(t, o)
 			if len(v) != 3 || v[2]["deriver"] != items[2].deriver || len(v[2]["references"].([]any)) != 2 || len(v[0]["references"].([]any)) != 0 {
 				t.Errorf("%v", v)
@@ -805,20 +798,20 @@ func TestStoreVerbs(t *testing.T) {
 	w.keep([]promise{
 		{"path", []string{"store", "path", a, strings.TrimPrefix(b, "/gnu/store/"), drv[11:43]}, 0, a + "\n" + b + "\n" + drv + "\n", "", nil},
 		{"path json", []string{"store", "path", "--json", a}, 0, `{"path":"` + a + `","type":"item"}`, "", nil},
-		{"path of what is absent", []string{"store", "path", absent, absent[11:43], a}, 1, a + "\n", "not valid", func(t *testing.T, o outcome) {
-			if strings.Count(o.stderr, "not valid") != 2 {
-				t.Error(o.stderr)
+		{"path of what is absent", []string{"store", "path", absent, absent[11:43], a}, 1, a + "\n", "not valid", func(t *testing.T, o frametest.Outcome) {
+			if strings.Count(o.Stderr, "not valid") != 2 {
+				t.Error(o.Stderr)
 			}
 		}},
 		{"path of nonsense", []string{"store", "path", "/gnu/store/.."}, 2, "", "path-", nil},
-		{"info", []string{"store", "info", a}, 0, "reference  " + b + "\n", "", func(t *testing.T, o outcome) {
+		{"info", []string{"store", "info", a}, 0, "reference  " + b + "\n", "", func(t *testing.T, o frametest.Outcome) {
 			for _, want := range []string{"deriver    " + drv, "registered 2023-11-14T22:13:20Z", "hash       sha256:"} {
-				if !strings.Contains(o.stdout, want) {
-					t.Errorf("no %q in %s", want, o.stdout)
+				if !strings.Contains(o.Stdout, want) {
+					t.Errorf("no %q in %s", want, o.Stdout)
 				}
 			}
 		}},
-		{"info json", []string{"store", "info", "--json", "--reverse", a, b}, 0, "*", "", func(t *testing.T, o outcome) {
+		{"info json", []string{"store", "info", "--json", "--reverse", a, b}, 0, "*", "", func(t *testing.T, o frametest.Outcome) {
 			v := lines(t, o)
 			sum := sha256.Sum256(items[2].nar())
 			if len(v) != 2 || v[0]["nar_sha256"] != hex.EncodeToString(sum[:]) || len(v[1]["references"].([]any)) != 0 || len(v[1]["referrers"].([]any)) != 2 || v[0]["derivers"].([]any)[0] != drv {
@@ -826,7 +819,7 @@ func TestStoreVerbs(t *testing.T) {
 			}
 		}},
 		{"info of what is absent", []string{"store", "info", absent, a}, 1, "path       " + a, absent + ": the item is not valid", nil},
-		{"export", []string{"archive", "export", "-r", "-o", "$D/out.nar", a, a}, 0, "2 items", "", func(t *testing.T, _ outcome) {
+		{"export", []string{"archive", "export", "-r", "-o", "$D/out.nar", a, a}, 0, "2 items", "", func(t *testing.T, _ frametest.Outcome) {
 			got, err := os.ReadFile(filepath.Join(w.dir, "out.nar"))
 			if err != nil || !bytes.Equal(got, whole) {
 				t.Errorf("%d other bytes, not %d (%v)", len(got), len(whole), err)
@@ -834,32 +827,32 @@ func TestStoreVerbs(t *testing.T) {
 		}},
 		{"export to stdout", []string{"archive", "export", b, a, b}, 0, string(whole), "2 items", nil},
 		{"export json", []string{"archive", "export", "--json", "-o", "$D/json.nar", b}, 0, `"items":["` + b + `"]`, "", nil},
-		{"export what is absent", []string{"archive", "export", "-o", "$D/none.nar", b, absent}, 1, "", "not valid", func(t *testing.T, _ outcome) {
+		{"export what is absent", []string{"archive", "export", "-o", "$D/none.nar", b, absent}, 1, "", "not valid", func(t *testing.T, _ frametest.Outcome) {
 			if w.exists("none.nar") {
 				t.Error("a file was left behind")
 			}
 		}},
-		{"import a stranger's", []string{"archive", "import", "--acl", vectors + "archives/acl", "$D/good.nar"}, 3, "", "unauthorised-key", func(t *testing.T, _ outcome) {
+		{"import a stranger's", []string{"archive", "import", "--acl", vectors + "archives/acl", "$D/good.nar"}, 3, "", "unauthorised-key", func(t *testing.T, _ frametest.Outcome) {
 			if bytes.Contains(k.taken(), []byte(b)) {
 				t.Error("the daemon has heard of the item")
 			}
 		}},
-		{"import dots", []string{"archive", "import", "$D/dots.nar"}, 3, "", "archive-path", func(t *testing.T, _ outcome) {
+		{"import dots", []string{"archive", "import", "$D/dots.nar"}, 3, "", "archive-path", func(t *testing.T, _ frametest.Outcome) {
 			if bytes.Contains(k.taken(), []byte("/gnu/store")) {
 				t.Error("the daemon has heard of the path")
 			}
 		}},
-		{"import", []string{"archive", "import", "--acl", "$D/key.pub", "$D/good.nar"}, 0, b + "\n" + a + "\n", "", func(t *testing.T, _ outcome) {
+		{"import", []string{"archive", "import", "--acl", "$D/key.pub", "$D/good.nar"}, 0, b + "\n" + a + "\n", "", func(t *testing.T, _ frametest.Outcome) {
 			if !bytes.Equal(k.taken(), whole) {
 				t.Error("other bytes came in")
 			}
 		}},
-		{"import json", []string{"archive", "import", "--json", "$D/good.nar"}, 0, `"path":"` + a + `"`, "", func(*testing.T, outcome) { k.taken() }},
+		{"import json", []string{"archive", "import", "--json", "$D/good.nar"}, 0, `"path":"` + a + `"`, "", func(*testing.T, frametest.Outcome) { k.taken() }},
 		{"import nothing", []string{"archive", "import", "$D/absent"}, 1, "", "absent", nil},
 	})
 	for socket, want := range map[string]string{"/nowhere/socket": "is guix-daemon running?", "guix://host": "want the absolute name", "ssh://host": "want the absolute name", "relative": "want the absolute name"} {
 		w.env["GUIX_DAEMON_SOCKET"] = socket
-		if o := w.run("store", "path", a); o.code == 0 || !strings.Contains(o.stderr, want) {
+		if o := w.run("store", "path", a); o.Code == 0 || !strings.Contains(o.Stderr, want) {
 			t.Errorf("%s: %+v", socket, o)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/frame/frametest"
 	"sallyport/internal/trust"
 )
 
@@ -39,14 +40,11 @@ func (w *keyWorld) path(name string) string { return filepath.Join(w.dir, name) 
 // run runs a command line; words that begin with @ are files of the world.
 func (w *keyWorld) run(args ...string) (code int, stdout, stderr string) {
 	w.t.Helper()
-	var out, errs bytes.Buffer
-	env := w.frame()
-	env.Stdout, env.Stderr = &out, &errs
 	for i, a := range args {
 		args[i] = strings.Replace(a, "@", w.dir+"/", 1)
 	}
-	code = frame.Run(w.t.Context(), env, frame.Root(env, "", "", "", Both(env)...), args)
-	return code, out.String(), errs.String()
+	o := frametest.Run(w.t.Context(), *w.frame(), Both, args...)
+	return o.Code, o.Stdout, o.Stderr
 }
 
 func (w *keyWorld) frame() *frame.Env {

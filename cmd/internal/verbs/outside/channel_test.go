@@ -1,7 +1,6 @@
 package outside
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"sallyport/cmd/internal/frame"
+	"sallyport/cmd/internal/frame/frametest"
 	"sallyport/cmd/internal/verbs"
 	"sallyport/guix/channel/channeltest"
 	"sallyport/guix/scheme"
@@ -43,35 +45,18 @@ func TestChannel(t *testing.T) {
 	c.Commit = ends[1].String()
 	pinned := write("pinned.scm", string(scheme.PrintChannels([]scheme.Channel{c})))
 	zone := filepath.Join(top, "outside")
-	type outcome struct {
-		code           int
-		stdout, stderr string
-	}
-	run := func(args ...string) outcome {
-		t.Helper()
-		var stdout, stderr bytes.Buffer
-		env := &frame.Env{Program: "sallyport", Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Rand: rand.Reader,
-			Clock: func() time.Time { return time.Unix(1700000000, 0) }, Getenv: func(s string) string {
-				if s == "SALLYPORT_ZONE" {
-					return zone
-				}
-				return ""
-			}}
+	env := frame.Env{Rand: rand.Reader, Clock: func() time.Time { return time.Unix(1700000000, 0) }, Getenv: func(s string) string {
+		if s == "SALLYPORT_ZONE" {
+			return zone
+		}
+		return ""
+	}}
+	nouns := func(env *frame.Env) []*cobra.Command {
 		shipment := verbs.Shipment(env)
-		root := frame.Root(env, "", "", "", append(append(verbs.Both(env), shipment), Nouns(env, shipment)...)...)
-		return outcome{frame.Run(t.Context(), env, root, args), stdout.String(), stderr.String()}
+		return append(append(verbs.Both(env), shipment), Nouns(env, shipment)...)
 	}
-	check := func(what string, o outcome, code int, said ...string) {
-		t.Helper()
-		if o.code != code {
-			t.Errorf("%s: exit code %d, want %d\n%s%s", what, o.code, code, o.stdout, o.stderr)
-		}
-		for _, s := range said {
-			if !strings.Contains(o.stdout+o.stderr, s) {
-				t.Errorf("%s: not said: %q\n%s%s", what, s, o.stdout, o.stderr)
-			}
-		}
-	}
+	run := func(args ...string) frametest.Outcome { return frametest.Run(t.Context(), env, nouns, args...) }
+	check := frametest.Checker(t)
 	check("no zone", run("channel", "list"), 1)
 	check("init", run("init", "--kind", "outside", "--enclave", "keep", zone), 0)
 	check("nothing pinned", run("channel", "list"), 0, "no channel is pinned")
@@ -95,13 +80,13 @@ func TestChannel(t *testing.T) {
 	check("excused", run("channel", "pin", "-r", repo, "guix", ends[8].String()), 0, "EXCUSED malformed-headers: 1,", "odd, by carol until 2023-12-14T22:13:20Z: for tests")
 
 	o := run("channel", "list", "--all", "--json")
-	lines := strings.Split(strings.TrimSpace(o.stdout), "\n")
+	lines := strings.Split(strings.TrimSpace(o.Stdout), "\n")
 	var last struct {
 		Type, Channel, Commit string
 		Number                int
 	}
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || len(lines) != 3 || last.Type != "pin" || last.Commit != ends[8].String() || last.Number != 3 {
-		t.Errorf("%v %+v\n%s", err, last, o.stdout)
+		t.Errorf("%v %+v\n%s", err, last, o.Stdout)
 	}
 	check("list", run("channel", "list"), 0, "pin 3", "not sent")
 	check("show", run("channel", "show", "-r", repo, "guix"), 0, "from "+ends[2].String(), "commits\n", "signed by", "excused odd: malformed-headers, by carol")
@@ -119,17 +104,17 @@ func TestChannel(t *testing.T) {
 			Commits int
 		}
 	}
-	if err := json.Unmarshal([]byte(o.stdout), &shown); err != nil || shown.Type != "channel" || !shown.Difference.Forward || shown.Difference.Commits == 0 {
-		t.Errorf("%v %+v\n%s", err, shown, o.stdout)
+	if err := json.Unmarshal([]byte(o.Stdout), &shown); err != nil || shown.Type != "channel" || !shown.Difference.Forward || shown.Difference.Commits == 0 {
+		t.Errorf("%v %+v\n%s", err, shown, o.Stdout)
 	}
 	o = run("channel", "show", "--scheme", "guix")
-	list, err := scheme.Channels([]byte(o.stdout))
+	list, err := scheme.Channels([]byte(o.Stdout))
 	if err != nil || len(list) != 1 || list[0].Commit != ends[8].String() || list[0].URL != c.URL {
-		t.Errorf("%v %+v\n%s", err, list, o.stdout)
+		t.Errorf("%v %+v\n%s", err, list, o.Stdout)
 	}
 	var inJSON struct{ Type, Channels string }
-	if j := run("channel", "show", "--scheme", "--json", "guix"); json.Unmarshal([]byte(j.stdout), &inJSON) != nil || inJSON.Type != "scheme" || inJSON.Channels != o.stdout {
-		t.Errorf("%+v\n%s", inJSON, j.stdout)
+	if j := run("channel", "show", "--scheme", "--json", "guix"); json.Unmarshal([]byte(j.Stdout), &inJSON) != nil || inJSON.Type != "scheme" || inJSON.Channels != o.Stdout {
+		t.Errorf("%+v\n%s", inJSON, j.Stdout)
 	}
 	request := write("request.toml", fmt.Sprintf("enclave = \"keep\"\n[[channel]]\nname = \"guix\"\nrepository = %q\n", repo))
 	check("request", run("request", "check", request), 0, "1 channels")
