@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -232,37 +230,13 @@ func TestChannelNoSpace(t *testing.T) {
 	t.Parallel()
 	enclavetest.NewChannel(t, "guix", 1) // skips where git is missing
 	governed(t)
-	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestChannelOnFullDisk$", "-test.v")
-	cmd.Env = append(os.Environ(), envTmpfs+"="+dir, envBin+"="+binDir, envShare+"="+shareDir, fmt.Sprintf("%s=%d", envSeed, seed))
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("NOT TESTED: a channel on a full disk. It takes a user and a mount namespace, and this machine gives none: %v (remedy: sysctl user.max_user_namespaces above 0)", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
-	}
-	if s := out.String(); strings.Contains(s, "--- SKIP") {
-		t.Skipf("%s", s)
-	} else if !strings.Contains(s, "--- PASS: TestChannelOnFullDisk") {
-		t.Fatalf("it did not run:\n%s", s)
-	}
-	t.Logf("%s", &out)
+	onSmallDisk(t, "TestChannelOnFullDisk", "a channel on a full disk")
 }
 
 // TestChannelOnFullDisk imports a channel while git fills the disk: a small bundle stands on large files, which unpacking puts beside it.
 func TestChannelOnFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := os.Getenv(envTmpfs)
-	if dir == "" {
-		t.Skip("it is run by TestChannelNoSpace, with a file system of its own")
-	}
+	disk := newSmallDisk(t, "TestChannelNoSpace", "a channel on a full disk", 128<<20)
 	c := enclavetest.NewChannel(t, "guix", 5)
 	var large bytes.Buffer
 	for x := sha256.Sum256([]byte("large")); large.Len() < 12<<20; x = sha256.Sum256(x[:]) {
@@ -274,41 +248,18 @@ func TestChannelOnFullDisk(t *testing.T) {
 	if first.Size < 5<<20 || second.Size > 1<<20 {
 		t.Fatalf("the bundles have %d and %d bytes", first.Size, second.Size)
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=134217728,mode=0755"); err != nil {
-		t.Skipf("NOT TESTED: a channel on a full disk. A tmpfs cannot be mounted in a user namespace here: %v", err)
-	}
-	w := &world{t: t, dir: filepath.Join(dir, "w"), keys: filepath.Join(shareDir, "keys")}
+	w := &world{t: t, dir: disk.path("w"), keys: filepath.Join(shareDir, "keys")}
 	w.take(filepath.Join(shareDir, "governed"), "inside")
 	write(t, w.path("inside", "zone.toml"), append(read(t, w.path("inside", "zone.toml")), "\n[space]\nreserve = 0\n"...), 0o644)
 	w.takeChannel(c)
 	args := w.bring(10, first)
-	filler := filepath.Join(dir, "filler")
-	fill := func(free int64) {
-		t.Helper()
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(dir, &st); err != nil {
-			t.Fatal(err)
-		}
-		f, err := os.Create(filler)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.CopyN(f, zeros{}, int64(st.Bavail)*st.Bsize-free); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
 	full := func(free int64, args []string) {
 		t.Helper()
 		kept := w.kept()
 		had := files(t, w.path("inside", "channels"))
-		fill(free)
+		disk.fill(free)
 		r := w.code(failed, args...)
-		if err := os.Remove(filler); err != nil {
-			t.Fatal(err)
-		}
+		disk.empty()
 		t.Logf("%d bytes free: %s", free, r.stderr)
 		if s := strings.ToLower(string(r.stderr)); !strings.Contains(s, "space") && !strings.Contains(s, "missing") {
 			t.Errorf("it does not say that the disk is full: %v", r)

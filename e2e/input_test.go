@@ -1,12 +1,9 @@
 package e2e_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -217,45 +214,13 @@ func TestNoSpaceBefore(t *testing.T) {
 func TestNoSpaceWithin(t *testing.T) {
 	t.Parallel()
 	admitted(t)
-	dir := t.TempDir()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestOnFullDisk$", "-test.v")
-	if testing.Short() {
-		cmd.Args = append(cmd.Args, "-test.short")
-	}
-	cmd.Env = append(os.Environ(), envTmpfs+"="+dir, envBin+"="+binDir, envShare+"="+shareDir, fmt.Sprintf("%s=%d", envSeed, seed))
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("NOT TESTED: a full disk. It takes a user and a mount namespace, and this machine gives none: %v (remedy: sysctl user.max_user_namespaces above 0)", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
-	}
-	if s := out.String(); strings.Contains(s, "--- SKIP") {
-		t.Skipf("%s", s)
-	} else if !strings.Contains(s, "--- PASS: TestOnFullDisk") {
-		t.Fatalf("it did not run:\n%s", s)
-	}
-	t.Logf("%s", &out)
+	onSmallDisk(t, "TestOnFullDisk", "a full disk")
 }
 
 // TestOnFullDisk imports while the disk fills up, at ever later moments.
 func TestOnFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := os.Getenv(envTmpfs)
-	if dir == "" {
-		t.Skip("it is run by TestNoSpaceWithin, with a file system of its own")
-	}
-	const size = 64 << 20
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0755", size)); err != nil {
-		t.Skipf("NOT TESTED: a full disk. A tmpfs cannot be mounted in a user namespace here: %v", err)
-	}
-	filler := filepath.Join(dir, "filler")
+	disk := newSmallDisk(t, "TestNoSpaceWithin", "a full disk", 64<<20)
 	full, whole := 0, 0
 	// Beyond the items themselves: nothing, the first pages of the catalog's log, ..., enough.
 	amounts := []int64{-1 << 20, 0, 40 << 10, 56 << 10, 72 << 10, 88 << 10, 104 << 10, 4 << 20}
@@ -263,7 +228,7 @@ func TestOnFullDisk(t *testing.T) {
 		amounts = []int64{-1 << 20, 40 << 10, 56 << 10, 104 << 10, 4 << 20}
 	}
 	for i, more := range amounts {
-		w := &world{t: t, dir: filepath.Join(dir, fmt.Sprint(i)), keys: filepath.Join(shareDir, "keys")}
+		w := &world{t: t, dir: disk.path(fmt.Sprint(i)), keys: filepath.Join(shareDir, "keys")}
 		w.take(filepath.Join(shareDir, "admitted"), "inside", "volume-2", "slip-2.txt", "volume-1")
 		write(t, w.path("inside", "zone.toml"), append(read(t, w.path("inside", "zone.toml")), "\n[space]\nreserve = 0\n"...), 0o644)
 		before := w.kept()
@@ -271,24 +236,9 @@ func TestOnFullDisk(t *testing.T) {
 		for _, it := range w.items(2) {
 			need += it.Size
 		}
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(dir, &st); err != nil {
-			t.Fatal(err)
-		}
-		f, err := os.Create(filler)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.CopyN(f, zeros{}, int64(st.Bavail)*st.Bsize-need-more); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
+		disk.fill(need + more)
 		r := w.run(append(w.importArgs(2), "--json")...)
-		if err := os.Remove(filler); err != nil {
-			t.Fatal(err)
-		}
+		disk.empty()
 		t.Logf("%d bytes more than needed: exit code %d: %.300s", more, r.code, r.stderr)
 		switch r.code {
 		case failed:
@@ -326,8 +276,3 @@ func TestOnFullDisk(t *testing.T) {
 		t.Errorf("%d imports met a full disk and %d did not: the amounts do not fit any more", full, whole)
 	}
 }
-
-// zeros is endless.
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -233,44 +232,18 @@ func TestExportAlarm(t *testing.T) {
 func TestExportNoSpaceWithin(t *testing.T) {
 	t.Parallel()
 	admitted(t)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestExportOnFullDisk$", "-test.v")
-	cmd.Env = append(os.Environ(), envTmpfs+"="+t.TempDir(), envBin+"="+binDir, envShare+"="+shareDir, fmt.Sprintf("%s=%d", envSeed, seed))
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("NOT TESTED: an export to a full disk. It takes a user and a mount namespace, and this machine gives none: %v (remedy: sysctl user.max_user_namespaces above 0)", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, &out)
-	}
-	if s := out.String(); strings.Contains(s, "--- SKIP") {
-		t.Skipf("%s", s)
-	} else if !strings.Contains(s, "--- PASS: TestExportOnFullDisk") {
-		t.Fatalf("it did not run:\n%s", s)
-	}
+	onSmallDisk(t, "TestExportOnFullDisk", "an export to a full disk")
 }
 
 // TestExportOnFullDisk: a full disk is a failure that says so; what was written is whole lines, and the next run goes on behind them.
 func TestExportOnFullDisk(t *testing.T) {
 	t.Parallel()
-	dir := os.Getenv(envTmpfs)
-	if dir == "" {
-		t.Skip("it is run by TestExportNoSpaceWithin, with a file system of its own")
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=262144,mode=0755"); err != nil {
-		t.Skipf("NOT TESTED: an export to a full disk. A tmpfs cannot be mounted in a user namespace here: %v", err)
-	}
+	disk := newSmallDisk(t, "TestExportNoSpaceWithin", "an export to a full disk", 256<<10)
 	w := newWorld(t, filepath.Join(shareDir, "admitted"), "inside")
 	w.grow(1400)
-	filler := filepath.Join(dir, "filler")
-	out, cursor := filepath.Join(dir, "out"), filepath.Join(dir, "cursor")
+	out, cursor := disk.path("out"), disk.path("cursor")
 	export := []string{station, "ledger", "export", "--zone", "inside", "--quiet", "--cursor", cursor, "--out", out}
-	write(t, filler, make([]byte, 200<<10), 0o644)
+	write(t, disk.filler(), make([]byte, 200<<10), 0o644)
 	r := w.code(failed, export...)
 	if !strings.Contains(string(r.stderr), "space") {
 		t.Errorf("it does not say that the disk is full: %v", r)
@@ -280,10 +253,8 @@ func TestExportOnFullDisk(t *testing.T) {
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=4194304"); err != nil {
+	disk.empty()
+	if err := syscall.Mount("tmpfs", disk.dir, "tmpfs", syscall.MS_REMOUNT, "size=4194304"); err != nil {
 		t.Fatal(err)
 	}
 	w.must(export...)
