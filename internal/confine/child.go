@@ -395,22 +395,26 @@ func (c *Child) died(read error) error {
 		return &DeathError{Code: DeathTimeout, Detail: "no answer in time, killed", Stderr: c.stderr.text()}
 	}
 	// The stream ended: the child is gone, or going; one that closed its output and lives on is ended.
+	ours := false
 	select {
 	case <-c.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(EndTime):
 		c.kill()
-		return &DeathError{Code: DeathCrashed, Detail: "it stopped answering", Stderr: c.stderr.text()}
+		ours = true
 	}
 	e := &DeathError{Code: DeathCrashed, Detail: "it ended", Stderr: c.stderr.text()}
 	if c.state == nil {
 		return e
 	}
 	e.Detail = c.state.String()
+	// One that ended by itself after all, on a machine that stood still, did so of its own death.
 	if ws, ok := c.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		switch ws.Signal() {
-		case syscall.SIGSYS:
+		switch {
+		case ours && ws.Signal() == syscall.SIGKILL:
+			e.Detail = "it stopped answering"
+		case ws.Signal() == syscall.SIGSYS:
 			e.Code = DeathForbidden
-		case syscall.SIGKILL:
+		case ws.Signal() == syscall.SIGKILL:
 			e.Code = DeathKilled
 		}
 	} else if strings.Contains(e.Stderr, "out of memory") || strings.Contains(e.Stderr, "cannot allocate memory") {
@@ -438,7 +442,7 @@ func (c *Child) Close() error {
 	c.in.Close()
 	select {
 	case <-c.ended:
-	case <-time.After(time.Second):
+	case <-time.After(EndTime):
 	}
 	c.kill()
 	return nil

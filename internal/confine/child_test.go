@@ -353,6 +353,9 @@ func TestConfinement(t *testing.T) {
 			t.Fatalf("%d bytes: %+v, %v", size, r, err)
 		}
 	}
+	// Close would not wait for ever.
+	c.in.Close()
+	<-c.ended
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -472,10 +475,10 @@ func fakeChild(name string) {
 	}
 	switch name {
 	case "silent":
-		time.Sleep(time.Minute)
+		time.Sleep(time.Hour)
 	case "closes":
 		os.Stdout.Close()
-		time.Sleep(time.Minute)
+		time.Sleep(time.Hour)
 	case "ends":
 		return
 	case "suicide":
@@ -484,7 +487,7 @@ func fakeChild(name string) {
 		panic("fake")
 	case "early":
 		os.Stdout.WriteString(okResult)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Hour)
 	}
 	answer := hostile[name].answer
 	if d, ok := derivationAnswers()[name]; ok {
@@ -609,7 +612,11 @@ func TestFakeChildren(t *testing.T) {
 	for name, want := range map[string]string{"silent": DeathTimeout, "closes": DeathCrashed, "ends": DeathCrashed, "suicide": DeathCrashed} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := start(t, Options{args: []string{"child-fake", name}, wire: true, Deadline: short})
+			deadline := func(int64) time.Duration { return 5 * time.Minute }
+			if want == DeathTimeout {
+				deadline = short
+			}
+			c := start(t, Options{args: []string{"child-fake", name}, wire: true, Deadline: deadline})
 			_, err := c.Judge(t.Context(), Request{Kind: KindFlat, Name: "x", Size: 8 << 20}, zeros{})
 			var d *DeathError
 			if !errors.As(err, &d) || d.Code != want {
@@ -618,11 +625,19 @@ func TestFakeChildren(t *testing.T) {
 		})
 	}
 	t.Run("result before the item was read", func(t *testing.T) {
-		c := start(t, Options{args: []string{"child-fake", "early"}, wire: true, Deadline: short})
-		_, err := c.Judge(t.Context(), Request{Kind: KindFlat, Name: "x", Size: 8 << 20}, zeros{})
-		var a *AnswerError
-		if !errors.As(err, &a) {
-			t.Errorf("%v, want an AnswerError", err)
+		// What is sent to it waits for the deadline. A child that has not even answered by then was not given enough by this machine.
+		for limit := 1500 * time.Millisecond; ; limit *= 4 {
+			c := start(t, Options{args: []string{"child-fake", "early"}, wire: true, Deadline: func(int64) time.Duration { return limit }})
+			_, err := c.Judge(t.Context(), Request{Kind: KindFlat, Name: "x", Size: 8 << 20}, zeros{})
+			var d *DeathError
+			if errors.As(err, &d) && d.Code == DeathTimeout && limit < 5*time.Minute {
+				continue
+			}
+			var a *AnswerError
+			if !errors.As(err, &a) {
+				t.Errorf("%v, want an AnswerError", err)
+			}
+			break
 		}
 	})
 	// A child that only says that it is confined is found out before it gets a byte.

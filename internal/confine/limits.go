@@ -25,8 +25,9 @@ const (
 
 // Deadlines. An item has BaseTime and what its size takes at MinSpeed.
 const (
-	StartTime = 20 * time.Second
+	StartTime = time.Minute // it has not seen a byte yet: only a busy machine makes it slow
 	BaseTime  = 30 * time.Second
+	EndTime   = 10 * time.Second // for one that was told to end, or has closed its output
 	MinSpeed  = 4 << 20 // bytes a second
 )
 
