@@ -142,6 +142,26 @@ func New(t testing.TB) *Enclave {
 	return e
 }
 
+// Outside makes and opens the zone of an outside.
+func Outside(t testing.TB, clock func() time.Time) *store.Zone {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "outside")
+	cfg, err := store.NewConfig(store.Outside, Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Space.Reserve = 0
+	if err := store.Init(dir, cfg, clock, &stream{name: "outside"}); err != nil {
+		t.Fatal(err)
+	}
+	z, err := store.Open(context.Background(), dir, store.Options{Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { z.Close() })
+	return z
+}
+
 // Open opens the zone, again if it is open.
 func (e *Enclave) Open(dir string) {
 	e.T.Helper()
@@ -577,24 +597,41 @@ func (e *Enclave) Exec(query string, args ...any) {
 // Kinds counts the entries of the ledger, and checks the form of each.
 func (e *Enclave) Kinds() map[string]int {
 	e.T.Helper()
+	return Kinds(e.T, e.Zone)
+}
+
+// Kinds counts the entries of a zone's ledger, and checks the form of each.
+func Kinds(t testing.TB, z *store.Zone) map[string]int {
+	t.Helper()
 	kinds := map[string]int{}
-	for _, s := range e.Entries() {
+	for _, s := range entries(t, z) {
 		kinds[s.Kind]++
 	}
 	return kinds
 }
 
-// Entries are the statements of the ledger; each verifies by the root in force.
+// Entries are the statements of the ledger, as they stand there: nobody's signature is looked at.
 func (e *Enclave) Entries() []statement.Statement {
 	e.T.Helper()
-	_, c, err := e.Zone.Checkpoint()
-	e.must(err)
+	return entries(e.T, e.Zone)
+}
+
+func entries(t testing.TB, z *store.Zone) []statement.Statement {
+	t.Helper()
+	_, c, err := z.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var list []statement.Statement
 	for i := range c.Size {
-		leaf, err := e.Zone.Entry(context.Background(), i)
-		e.must(err)
+		leaf, err := z.Entry(context.Background(), i)
+		if err != nil {
+			t.Fatal(err)
+		}
 		env, err := statement.ParseEnvelope(leaf)
-		e.must(err)
+		if err != nil {
+			t.Fatal(err)
+		}
 		list = append(list, env.Unverified())
 	}
 	return list

@@ -3,7 +3,6 @@ package rebuild_test
 import (
 	"bytes"
 	"context"
-	crand "crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -243,20 +242,7 @@ func copyZone(t *testing.T, from string) string {
 // Where the channels of an outside stand, and what is excused there, comes back; what is no pin does not.
 func TestRebuildPins(t *testing.T) {
 	ctx := t.Context()
-	dir := filepath.Join(t.TempDir(), "outside")
-	cfg, err := store.NewConfig(store.Outside, enclavetest.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Space.Reserve = 0
-	clock := func() time.Time { return enclavetest.Epoch }
-	if err := store.Init(dir, cfg, clock, crand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	z, err := store.Open(ctx, dir, store.Options{Clock: clock})
-	if err != nil {
-		t.Fatal(err)
-	}
+	z := enclavetest.Outside(t, func() time.Time { return enclavetest.Epoch })
 	date := trust.FormatDate(enclavetest.Epoch)
 	add := func(number int, channel string, text []byte) {
 		t.Helper()
@@ -293,6 +279,7 @@ func TestRebuildPins(t *testing.T) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
+	dir := z.Dir
 	n := size(t, dir)
 	before := dump(t, dir, n)
 	if _, err := run(dir); err != nil {
@@ -300,7 +287,8 @@ func TestRebuildPins(t *testing.T) {
 	}
 	differ(t, dump(t, dir, n), before)
 
-	if z, err = store.Open(ctx, dir, store.Options{Clock: func() time.Time { return enclavetest.Epoch.Add(25 * time.Hour) }}); err != nil {
+	z, err := store.Open(ctx, dir, store.Options{Clock: func() time.Time { return enclavetest.Epoch.Add(25 * time.Hour) }})
+	if err != nil {
 		t.Fatal(err)
 	}
 	add(3, "guix", []byte("no pin"))

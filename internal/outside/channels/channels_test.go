@@ -20,7 +20,6 @@ import (
 	"sallyport/internal/crossing/pin/account"
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/judge/authenticate"
-	"sallyport/internal/store"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -55,22 +54,8 @@ func newOutside(t *testing.T) *outside {
 	if err := o.h.Write(o.dir); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := store.NewConfig(store.Outside, enclavetest.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Space.Reserve = 0
 	clock := func() time.Time { return o.now }
-	dir := filepath.Join(t.TempDir(), "outside")
-	if err := store.Init(dir, cfg, clock, rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	z, err := store.Open(t.Context(), dir, store.Options{Clock: clock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { z.Close() })
-	o.Pinner = &Pinner{Zone: z, Clock: clock, Rand: rand.Reader}
+	o.Pinner = &Pinner{Zone: enclavetest.Outside(t, clock), Clock: clock, Rand: rand.Reader}
 	return o
 }
 
@@ -95,23 +80,7 @@ func (o *outside) must(req Request) *Outcome {
 // kinds counts the entries of the ledger.
 func (o *outside) kinds() map[string]int {
 	o.t.Helper()
-	_, c, err := o.Zone.Checkpoint()
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	kinds := map[string]int{}
-	for i := range c.Size {
-		leaf, err := o.Zone.Entry(o.t.Context(), i)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		e, err := statement.ParseEnvelope(leaf)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		kinds[e.Kind()]++
-	}
-	return kinds
+	return enclavetest.Kinds(o.t, o.Zone)
 }
 
 // refused wants a refusal that is an entry, and that nothing else has changed.

@@ -2,7 +2,6 @@ package collect
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +17,6 @@ import (
 	"sallyport/guix/storepath"
 	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/enclavetest"
-	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
@@ -36,22 +34,8 @@ type outside struct {
 
 func newOutside(t *testing.T) *outside {
 	t.Helper()
-	cfg, err := store.NewConfig(store.Outside, enclavetest.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Space.Reserve = 0
 	clock := func() time.Time { return enclavetest.Epoch }
-	dir := filepath.Join(t.TempDir(), "outside")
-	if err := store.Init(dir, cfg, clock, rand.Reader); err != nil {
-		t.Fatal(err)
-	}
-	z, err := store.Open(t.Context(), dir, store.Options{Clock: clock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { z.Close() })
-	return &outside{&Collector{Zone: z, Reader: suite.Reader(t), Clock: clock}, t, t.TempDir()}
+	return &outside{&Collector{Zone: enclavetest.Outside(t, clock), Reader: suite.Reader(t), Clock: clock}, t, t.TempDir()}
 }
 
 func (o *outside) write(path, content string) {
@@ -90,23 +74,7 @@ func (o *outside) row(query string) (v string) {
 
 func (o *outside) kinds() map[string]int {
 	o.t.Helper()
-	_, c, err := o.Zone.Checkpoint()
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	kinds := map[string]int{}
-	for i := range c.Size {
-		leaf, err := o.Zone.Entry(o.t.Context(), i)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		e, err := statement.ParseEnvelope(leaf)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		kinds[e.Kind()]++
-	}
-	return kinds
+	return enclavetest.Kinds(o.t, o.Zone)
 }
 
 func (o *outside) blobs() (n int) {
