@@ -100,7 +100,7 @@ func tryLock(name string) (*os.File, error) {
 
 // clear deletes dir. The processes of a build whose parent was killed may need a moment to be gone, and make files until then.
 func clear(dir string) error {
-	const tries, pause = 50, 20 * time.Millisecond
+	const tries, pause = 1500, 20 * time.Millisecond
 	var err error
 	for range tries {
 		if err = removeTree(dir); err == nil || !errors.Is(err, unix.ENOTEMPTY) {
