@@ -27,6 +27,7 @@ var floors = []struct {
 	{room: "guix"},
 	{room: "internal/trust"},
 	{room: "internal/store"},
+	{room: "internal/serve"},
 	{room: "internal/confine"},
 	{room: "internal/judge"},
 	{room: "internal/crossing"},

@@ -826,7 +826,7 @@ type discard struct{ testing.TB }
 
 func (discard) Helper() {}
 
-var refusal = regexp.MustCompile(`(?:Refuse\(|httpError\{[^}]*, )"([a-z][a-z-]+)"`)
+var refusal = regexp.MustCompile(`(?:Refuse\(|serve\.Errorf\([^,]*, )"([a-z][a-z-]+)"`)
 
 // Run is for TestMain: it runs the tests and then, if all of them ran, fails unless each code with which the package refuses was reached by one.
 func (s *Suite) Run(m *testing.M) int {

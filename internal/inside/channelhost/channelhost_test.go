@@ -27,6 +27,7 @@ import (
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/judge/authenticate"
 	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/serve"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
@@ -252,7 +253,7 @@ func (h *house) get(path string, change ...func(r *http.Request)) (*http.Respons
 	if _, err := b.ReadFrom(res.Body); err != nil {
 		h.t.Fatalf("%s %s: %v", r.Method, path, err)
 	}
-	if code := res.Header.Get(ReasonHeader); code != "" {
+	if code := res.Header.Get(serve.ReasonHeader); code != "" {
 		suite.Seen(code)
 	}
 	return res, b.String()
@@ -262,8 +263,8 @@ func (h *house) get(path string, change ...func(r *http.Request)) (*http.Respons
 func (h *house) wants(path string, code int, reason string, change ...func(r *http.Request)) string {
 	h.t.Helper()
 	res, body := h.get(path, change...)
-	if res.StatusCode != code || res.Header.Get(ReasonHeader) != reason {
-		h.t.Errorf("%s: %d %q, want %d %q: %.300s", path, res.StatusCode, res.Header.Get(ReasonHeader), code, reason, body)
+	if res.StatusCode != code || res.Header.Get(serve.ReasonHeader) != reason {
+		h.t.Errorf("%s: %d %q, want %d %q: %.300s", path, res.StatusCode, res.Header.Get(serve.ReasonHeader), code, reason, body)
 	}
 	return body
 }

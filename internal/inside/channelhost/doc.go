@@ -45,5 +45,5 @@
 // # Bounds
 //
 // In limits.go: so many children at a time (an option; by default one a processor), so many requests that wait, so many connections, so many bytes in a request and
-// in an answer; so long for a request, a child and each piece of an answer.
+// in an answer; so long for a request and a child. What a client may take for the head of a request and for each piece of an answer is package serve's.
 package channelhost

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/serve"
 	"sallyport/internal/store/durable"
 )
 
@@ -25,7 +25,7 @@ const service = "git-upload-pack"
 func protocolOf(r *http.Request) (int, error) {
 	header := r.Header.Get("Git-Protocol")
 	if len(header) > 256 {
-		return 0, &httpError{http.StatusBadRequest, "", "the header Git-Protocol is too long"}
+		return 0, serve.Errorf(http.StatusBadRequest, "", "the header Git-Protocol is too long")
 	}
 	version := 0
 	for pair := range strings.SplitSeq(header, ":") {
@@ -43,13 +43,13 @@ func protocolOf(r *http.Request) (int, error) {
 func (h *Host) refs(w http.ResponseWriter, r *http.Request, s *state, path string) error {
 	if r.Method == http.MethodPost {
 		w.Header().Set("Allow", "GET, HEAD")
-		return &httpError{http.StatusMethodNotAllowed, "", "only GET and HEAD"}
+		return serve.Errorf(http.StatusMethodNotAllowed, "", "only GET and HEAD")
 	}
 	if _, err := h.repository(r, s, path); err != nil {
 		return err
 	}
 	if r.URL.Query().Get("service") != service {
-		return notFound("only git's smart protocol is spoken here: git 1.6.6 or later")
+		return serve.NotFound("only git's smart protocol is spoken here: git 1.6.6 or later")
 	}
 	protocol, err := protocolOf(r)
 	if err != nil {
@@ -66,13 +66,13 @@ func (h *Host) refs(w http.ResponseWriter, r *http.Request, s *state, path strin
 func (h *Host) upload(w http.ResponseWriter, r *http.Request, s *state, path string) error {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
-		return &httpError{http.StatusMethodNotAllowed, "", "only POST"}
+		return serve.Errorf(http.StatusMethodNotAllowed, "", "only POST")
 	}
 	if _, err := h.repository(r, s, path); err != nil {
 		return err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-"+service+"-request" {
-		return &httpError{http.StatusUnsupportedMediaType, "", "the Content-Type has to be application/x-" + service + "-request"}
+		return serve.Errorf(http.StatusUnsupportedMediaType, "", "the Content-Type has to be application/x-%s-request", service)
 	}
 	protocol, err := protocolOf(r)
 	if err != nil {
@@ -97,7 +97,7 @@ func (h *Host) body(r *http.Request) ([]byte, error) {
 		}
 		in = z
 	default:
-		return nil, &httpError{http.StatusUnsupportedMediaType, "", fmt.Sprintf("the Content-Encoding %.20q is not known here", encoding)}
+		return nil, serve.Errorf(http.StatusUnsupportedMediaType, "", "the Content-Encoding %.20q is not known here", encoding)
 	}
 	var b bytes.Buffer
 	n, err := io.Copy(&b, io.LimitReader(in, smallRequest))
@@ -122,9 +122,9 @@ func (h *Host) body(r *http.Request) ([]byte, error) {
 func badBody(err error) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return &httpError{http.StatusRequestEntityTooLarge, "", fmt.Sprintf("a request has at most %d bytes", MaxRequest)}
+		return serve.Errorf(http.StatusRequestEntityTooLarge, "", "a request has at most %d bytes", MaxRequest)
 	}
-	return &httpError{http.StatusBadRequest, "", fmt.Sprintf("the request cannot be read: %v", err)}
+	return serve.Errorf(http.StatusBadRequest, "", "the request cannot be read: %v", err)
 }
 
 // A request is what git is asked.
@@ -148,7 +148,7 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, s *state, path str
 			break
 		}
 		if errors.Is(err, errBusy) {
-			return &httpError{http.StatusServiceUnavailable, "busy", "too many clients are waiting: come again"}
+			return serve.Errorf(http.StatusServiceUnavailable, "busy", "too many clients are waiting: come again")
 		}
 		if !errors.Is(err, errGone) {
 			return err
@@ -157,15 +157,15 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, s *state, path str
 	}
 	defer h.leave(g, a)
 	control := http.NewResponseController(w)
-	wait := func() error { return control.SetWriteDeadline(time.Now().Add(stallTimeout)) }
-	buf := make([]byte, piece)
+	wait := func() error { return control.SetWriteDeadline(time.Now().Add(serve.StallTime)) }
+	buf := make([]byte, serve.Piece)
 	at := int64(0)
 	for {
 		n, err := a.next(r.Context(), buf, at)
 		var exit *gitrun.ExitError
 		switch {
 		case at == 0 && errors.As(err, &exit) && exit.Status > 0:
-			return &httpError{http.StatusBadRequest, "", fmt.Sprintf("git does not understand the request: %.300q", exit.Stderr)}
+			return serve.Errorf(http.StatusBadRequest, "", "git does not understand the request: %.300q", exit.Stderr)
 		case err != nil && !errors.Is(err, io.EOF):
 			if at == 0 && errors.Is(err, errCut) {
 				return notYet("the repository has just been withdrawn or replaced: come again")
@@ -176,11 +176,7 @@ func (h *Host) answer(w http.ResponseWriter, r *http.Request, s *state, path str
 			return err
 		}
 		if at == 0 {
-			head := w.Header()
-			head.Set("Content-Type", "application/x-"+service+"-"+kind)
-			head.Set("Cache-Control", "no-cache")
-			head.Set("X-Content-Type-Options", "nosniff")
-			w.WriteHeader(http.StatusOK)
+			serve.Head(w, "application/x-"+service+"-"+kind, "no-cache", -1) // how long it gets is not known yet
 			if r.Method == http.MethodHead {
 				return nil
 			}

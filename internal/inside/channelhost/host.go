@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,13 +20,11 @@ import (
 	"sallyport/internal/crossing/pin"
 	"sallyport/internal/judge/admit"
 	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/serve"
 	"sallyport/internal/store"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
 )
-
-// ReasonHeader carries the reason code of a refusal.
-const ReasonHeader = "Sallyport-Reason"
 
 // MaxAge is how long a client may believe a channels.scm.
 const MaxAge = 5 * time.Minute
@@ -150,108 +147,32 @@ func (h *Host) Ready(ctx context.Context) error {
 
 // Server returns the HTTP server of the host, with its time limits. The caller listens and serves.
 func (h *Host) Server() *http.Server {
-	return &http.Server{
-		Handler:           http.HandlerFunc(h.serve),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       time.Minute,
-		WriteTimeout:      2 * stallTimeout, // of a whole answer; what is longer is given more piece by piece
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(h.Log.Handler(), slog.LevelWarn),
-	}
-}
-
-// httpError is an answer that is not the thing asked for.
-type httpError struct {
-	code   int
-	reason string // a refusal's code, or ""
-	text   string
-}
-
-func (e *httpError) Error() string { return e.text }
-
-func notFound(format string, args ...any) error {
-	return &httpError{http.StatusNotFound, "", fmt.Sprintf(format, args...)}
+	handler := &serve.Handler{Name: "the host", Log: h.Log, Route: h.route, RetryAfter: retryAfter}
+	return handler.Server(readTime, answerTime)
 }
 
 // notYet says that the client is to come again.
 func notYet(format string, args ...any) error {
-	return &httpError{http.StatusServiceUnavailable, "not-ready", fmt.Sprintf(format, args...)}
+	return serve.Errorf(http.StatusServiceUnavailable, "not-ready", format, args...)
 }
-
-func (h *Host) serve(w http.ResponseWriter, r *http.Request) {
-	started := &headerWatch{ResponseWriter: w}
-	err := h.route(started, r)
-	if err == nil {
-		return
-	}
-	if started.done {
-		// Too late for a code. Cutting the connection is the one way to say that what was sent is not whole.
-		if r.Context().Err() == nil {
-			h.Log.Error("answer cut", "path", r.URL.Path, "error", err)
-		}
-		panic(http.ErrAbortHandler)
-	}
-	answer := &httpError{code: http.StatusInternalServerError, text: "the host could not answer; its log says why"}
-	rs, refused := trust.AsRefusals(err)
-	switch {
-	case errors.As(err, &answer):
-	case refused:
-		answer = &httpError{http.StatusNotFound, rs[0].Code, rs.Error()}
-		h.Log.Warn("refused", "path", r.URL.Path, "reason", rs[0].Code, "detail", rs[0].Error())
-	case r.Context().Err() != nil:
-		panic(http.ErrAbortHandler) // nobody is there to be told
-	default:
-		h.Log.Error("failed", "path", r.URL.Path, "error", err)
-	}
-	body := answer.text + "\n"
-	head := w.Header()
-	if answer.reason != "" {
-		head.Set(ReasonHeader, answer.reason)
-	}
-	if answer.code == http.StatusServiceUnavailable {
-		head.Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
-	}
-	head.Set("Content-Type", "text/plain; charset=utf-8")
-	head.Set("Content-Length", strconv.Itoa(len(body)))
-	head.Set("X-Content-Type-Options", "nosniff")
-	head.Set("Cache-Control", "no-store")
-	w.WriteHeader(answer.code)
-	if r.Method != http.MethodHead {
-		io.WriteString(w, body)
-	}
-}
-
-// headerWatch notices when it is too late for an error code.
-type headerWatch struct {
-	http.ResponseWriter
-	done bool
-}
-
-func (h *headerWatch) WriteHeader(code int) { h.done = true; h.ResponseWriter.WriteHeader(code) }
-func (h *headerWatch) Write(p []byte) (int, error) {
-	h.done = true
-	return h.ResponseWriter.Write(p)
-}
-func (h *headerWatch) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 func (h *Host) route(w http.ResponseWriter, r *http.Request) error {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost:
 	default:
 		w.Header().Set("Allow", "GET, HEAD, POST")
-		return &httpError{http.StatusMethodNotAllowed, "", fmt.Sprintf("method %.20q: only GET, HEAD and POST", r.Method)}
+		return serve.Errorf(http.StatusMethodNotAllowed, "", "method %.20q: only GET, HEAD and POST", r.Method)
 	}
 	// A push is refused for what it is, whatever is served.
 	if r.URL.Query().Get("service") == "git-receive-pack" || strings.HasSuffix(r.URL.Path, "/git-receive-pack") {
-		return &httpError{http.StatusForbidden, "read-only", "nothing can be pushed here: what is served follows from the track's allowlist; a new commit of a channel is shipped and approved"}
+		return serve.Errorf(http.StatusForbidden, "read-only", "nothing can be pushed here: what is served follows from the track's allowlist; a new commit of a channel is shipped and approved")
 	}
 	s, err := h.now(r.Context())
 	if rs, refused := trust.AsRefusals(err); refused {
-		return &httpError{http.StatusServiceUnavailable, rs[0].Code, "nothing is served until this is mended: " + rs.Error()}
+		return serve.Errorf(http.StatusServiceUnavailable, rs[0].Code, "nothing is served until this is mended: %v", rs)
 	}
 	if err != nil {
-		return &httpError{http.StatusServiceUnavailable, "", "nothing is served until this is mended; the host's log says what"}
+		return serve.Errorf(http.StatusServiceUnavailable, "", "nothing is served until this is mended; the host's log says what")
 	}
 	if repository, ok := strings.CutSuffix(r.URL.Path, "/info/refs"); ok {
 		return h.refs(w, r, s, repository)
@@ -262,11 +183,11 @@ func (h *Host) route(w http.ResponseWriter, r *http.Request) error {
 	if rest, ok := strings.CutPrefix(r.URL.Path, "/"+h.Track+"/"); ok {
 		if r.Method == http.MethodPost {
 			w.Header().Set("Allow", "GET, HEAD")
-			return &httpError{http.StatusMethodNotAllowed, "", "only GET and HEAD"}
+			return serve.Errorf(http.StatusMethodNotAllowed, "", "only GET and HEAD")
 		}
 		return h.channels(w, r, s, rest)
 	}
-	return notFound("no such page; see the manual of 'channel serve' for its routes")
+	return serve.NotFound("no such page; see the manual of 'channel serve' for its routes")
 }
 
 // channels sends a channels.scm.
@@ -282,14 +203,14 @@ func (h *Host) channels(w http.ResponseWriter, r *http.Request, s *state, rest s
 		number, found := strings.CutPrefix(rest, "releases/")
 		number, ends := strings.CutSuffix(number, "/channels.scm")
 		if !found || !ends {
-			return notFound("no such page; see the manual of 'channel serve' for its routes")
+			return serve.NotFound("no such page; see the manual of 'channel serve' for its routes")
 		}
 		n, err := trust.ParseNumber(number, 1<<53)
 		if err != nil || n < 1 {
-			return notFound("%.40q is not a release", number)
+			return serve.NotFound("%.40q is not a release", number)
 		}
 		if n > s.view.List.Version {
-			return notFound("track %s has no release %d; its newest is %d", h.Track, n, s.view.List.Version)
+			return serve.NotFound("track %s has no release %d; its newest is %d", h.Track, n, s.view.List.Version)
 		}
 		if p == nil || n > int64(len(p.releases)) {
 			return h.preparing(s)
@@ -304,23 +225,13 @@ func (h *Host) channels(w http.ResponseWriter, r *http.Request, s *state, rest s
 			return err
 		}
 	}
-	head := w.Header()
-	head.Set("Content-Type", "text/plain; charset=utf-8")
-	head.Set("Content-Length", strconv.Itoa(len(text.body)))
-	head.Set("Cache-Control", "max-age="+strconv.Itoa(int(MaxAge.Seconds())))
-	head.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	_, err := w.Write(text.body)
-	return err
+	return serve.Send(w, r, "text/plain; charset=utf-8", "max-age="+strconv.Itoa(int(MaxAge.Seconds())), text.body)
 }
 
 // preparing says why something is not there yet.
 func (h *Host) preparing(s *state) error {
 	if rs, refused := trust.AsRefusals(s.held); refused {
-		return &httpError{http.StatusServiceUnavailable, rs[0].Code, rs.Error()}
+		return serve.Errorf(http.StatusServiceUnavailable, rs[0].Code, "%v", rs)
 	}
 	return notYet("this is being prepared: come again")
 }
@@ -338,7 +249,7 @@ func (h *Host) repository(r *http.Request, s *state, path string) (*generation, 
 	name, known := p.byURL[strings.ToLower(host)+path]
 	if !known {
 		if name, known = strings.CutPrefix(path, "/git/"); !known {
-			return nil, notFound("no such repository")
+			return nil, serve.NotFound("no such repository")
 		}
 	}
 	if g := p.served[name]; g != nil {
@@ -355,7 +266,7 @@ func (h *Host) repository(r *http.Request, s *state, path string) (*generation, 
 	if s.has(name) {
 		return nil, h.preparing(s)
 	}
-	return nil, &httpError{http.StatusNotFound, "not-allowed", fmt.Sprintf("no release of track %s has a channel %.100q", h.Track, name)}
+	return nil, serve.Errorf(http.StatusNotFound, "not-allowed", "no release of track %s has a channel %.100q", h.Track, name)
 }
 
 // A prepared is what is served: repositories, and texts that fit them.

@@ -24,6 +24,7 @@ import (
 	"sallyport/guix/nar"
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/serve"
 	"sallyport/internal/store"
 )
 
@@ -250,7 +251,7 @@ func TestBusy(t *testing.T) {
 	}
 	waitFor(t, func() bool { return h.host.waiting.Load() == 2 })
 	res, _ := ask(3)
-	if res.StatusCode != 503 || res.Header.Get(ReasonHeader) != "busy" || res.Header.Get("Retry-After") == "" {
+	if res.StatusCode != 503 || res.Header.Get(serve.ReasonHeader) != "busy" || res.Header.Get("Retry-After") == "" {
 		t.Errorf("%d %v", res.StatusCode, res.Header)
 	}
 	<-h.host.slots

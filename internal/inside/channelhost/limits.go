@@ -1,6 +1,10 @@
 package channelhost
 
-import "time"
+import (
+	"time"
+
+	"sallyport/internal/serve"
+)
 
 const (
 	// MaxConnections is how many clients are connected at a time; more wait.
@@ -15,10 +19,10 @@ const (
 	// DefaultQueue is how many requests wait for a child.
 	DefaultQueue = 1024
 
-	// stallTimeout is how long a client may take for a piece of an answer.
-	stallTimeout = time.Minute
-	// piece is how much is sent at once.
-	piece = 256 << 10
+	// readTime is how long a client may take for a whole request.
+	readTime = time.Minute
+	// answerTime is how long a client may take for an answer that is not given piece by piece.
+	answerTime = 2 * serve.StallTime
 	// childTime is how long git may take for one answer.
 	childTime = 30 * time.Minute
 	// repackTime is how long git may take to pack a repository.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"sallyport/internal/crossing/pin"
 	"sallyport/internal/crossing/pin/history"
 	"sallyport/internal/judge/authenticate/gitrun"
+	"sallyport/internal/serve"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/trust"
 )
@@ -417,7 +419,7 @@ func (h *Host) generation(ctx context.Context, c choice, before *generation) (*g
 func (h *Host) release(ctx context.Context, s *state, p *prepared, version int64) *text {
 	l := s.releases[version-1]
 	if l == nil {
-		return &text{err: &httpError{404, "release-lost", fmt.Sprintf("the allowlist of release %d is not at hand any more", version)}}
+		return &text{err: serve.Errorf(http.StatusNotFound, "release-lost", "the allowlist of release %d is not at hand any more", version)}
 	}
 	byChannel := map[string][]candidate{}
 	for _, c := range s.at(version) {
@@ -449,7 +451,7 @@ func (h *Host) release(ctx context.Context, s *state, p *prepared, version int64
 		pins = append(pins, last.pin)
 	}
 	if len(pins) == 0 {
-		return &text{err: &httpError{404, "no-channel", fmt.Sprintf("release %d of track %s has no channel", version, h.Track)}}
+		return &text{err: serve.Errorf(http.StatusNotFound, "no-channel", "release %d of track %s has no channel", version, h.Track)}
 	}
 	for i, pin := range pins {
 		if err := s.view.Recalled(t.items[i].SHA256, t.items[i].Name); err != nil {
@@ -468,7 +470,7 @@ func (h *Host) release(ctx context.Context, s *state, p *prepared, version int64
 // newest makes the channels.scm of what is served. Unless officers have let something in, or recalled something, it is that of the newest release.
 func (h *Host) newest(s *state, p *prepared) *text {
 	if len(p.served) == 0 {
-		return &text{err: &httpError{404, "no-channel", fmt.Sprintf("track %s has no channel", h.Track)}}
+		return &text{err: serve.Errorf(http.StatusNotFound, "no-channel", "track %s has no channel", h.Track)}
 	}
 	t := &text{}
 	var pins []*pin.Pin

@@ -36,8 +36,7 @@
 //
 // # Bounds
 //
-// A client has 10 s for the head of a request and a minute for each piece of an answer (256 KiB); an idle connection is closed after two minutes, and there are at
-// most [MaxConnections] at a time, where its listener keeps to that.
+// Those of package serve, with half a minute for a whole request; there are at most [MaxConnections] at a time, where its listener keeps to that.
 package depot
 
 import (
@@ -64,20 +63,16 @@ import (
 	"sallyport/guix/nar"
 	"sallyport/guix/storepath"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/serve"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
 
-// ReasonHeader carries the reason code of a refusal.
-const ReasonHeader = "Sallyport-Reason"
-
 const (
 	// MaxConnections is how many clients are connected at a time; more wait.
 	MaxConnections = 4096
-	// stallTimeout is how long a client may take for a piece of an answer.
-	stallTimeout = time.Minute
-	// piece is how much is read ahead and sent at once.
-	piece = 256 << 10
+	// readTime is how long a client may take for a whole request.
+	readTime = 30 * time.Second
 )
 
 // A Depot serves one track of one zone.
@@ -98,15 +93,8 @@ type Depot struct {
 
 // Server returns the HTTP server of the depot, with its time limits. The caller listens and serves.
 func (d *Depot) Server() *http.Server {
-	return &http.Server{
-		Handler:           http.HandlerFunc(d.serve),
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      stallTimeout, // of a whole answer; what is longer is given more piece by piece
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(d.Log.Handler(), slog.LevelWarn),
-	}
+	h := &serve.Handler{Name: "the depot", Log: d.Log, Route: d.route}
+	return h.Server(readTime, serve.StallTime)
 }
 
 // Check makes the depot's first view of its track, so that one which cannot serve says so at its start.
@@ -115,109 +103,45 @@ func (d *Depot) Check(ctx context.Context) error {
 	return err
 }
 
-// httpError is an answer that is not the thing asked for.
-type httpError struct {
-	code   int
-	reason string // a refusal's code, or ""
-	text   string
-}
-
-func (e *httpError) Error() string { return e.text }
-
-func notFound(format string, args ...any) error {
-	return &httpError{http.StatusNotFound, "", fmt.Sprintf(format, args...)}
-}
-
-func (d *Depot) serve(w http.ResponseWriter, r *http.Request) {
-	started := &headerWatch{ResponseWriter: w}
-	err := d.route(started, r)
-	if err == nil {
-		return
-	}
-	if started.done {
-		// Too late for a code. Cutting the connection is the one way to say that what was sent is not whole.
-		if r.Context().Err() == nil {
-			d.Log.Error("answer cut", "path", r.URL.Path, "error", err)
-		}
-		panic(http.ErrAbortHandler)
-	}
-	answer := &httpError{code: http.StatusInternalServerError, text: "the depot could not answer; its log says why"}
-	rs, refused := trust.AsRefusals(err)
-	switch {
-	case errors.As(err, &answer):
-	case refused:
-		answer = &httpError{http.StatusNotFound, rs[0].Code, rs.Error()}
-		d.Log.Warn("refused", "path", r.URL.Path, "reason", rs[0].Code, "detail", rs[0].Error())
-	default:
-		d.Log.Error("failed", "path", r.URL.Path, "error", err)
-	}
-	body := answer.text + "\n"
-	h := w.Header()
-	if answer.reason != "" {
-		h.Set(ReasonHeader, answer.reason)
-	}
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(answer.code)
-	if r.Method != http.MethodHead {
-		io.WriteString(w, body)
-	}
-}
-
-// headerWatch notices when it is too late for an error code.
-type headerWatch struct {
-	http.ResponseWriter
-	done bool
-}
-
-func (h *headerWatch) WriteHeader(code int) { h.done = true; h.ResponseWriter.WriteHeader(code) }
-func (h *headerWatch) Write(p []byte) (int, error) {
-	h.done = true
-	return h.ResponseWriter.Write(p)
-}
-func (h *headerWatch) Unwrap() http.ResponseWriter { return h.ResponseWriter }
-
 func (d *Depot) route(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return &httpError{http.StatusMethodNotAllowed, "", fmt.Sprintf("method %.20q: only GET and HEAD", r.Method)}
+		return serve.Errorf(http.StatusMethodNotAllowed, "", "method %.20q: only GET and HEAD", r.Method)
 	}
 	// The escaped path is split first and each part decoded then, as Guix clients and guix publish do: a ? in a name is %3F.
 	var parts []string
 	for _, p := range strings.Split(strings.TrimPrefix(r.URL.EscapedPath(), "/"), "/") {
 		u, err := url.PathUnescape(p)
 		if err != nil || u == "" || u == "." || u == ".." || strings.ContainsAny(u, "/\x00") {
-			return notFound("no such page")
+			return serve.NotFound("no such page")
 		}
 		parts = append(parts, u)
 	}
 	if len(parts) == 1 && parts[0] == "nix-cache-info" {
-		return send(w, r, "text/plain", "max-age=3600", []byte("StoreDir: "+storepath.Dir+"\nWantMassQuery: 0\nPriority: 100\n"))
+		return serve.Send(w, r, "text/plain", "max-age=3600", []byte("StoreDir: "+storepath.Dir+"\nWantMassQuery: 0\nPriority: 100\n"))
 	}
 	s, err := d.now(r.Context())
 	if rs, refused := trust.AsRefusals(err); refused {
-		return &httpError{http.StatusServiceUnavailable, rs[0].Code, "the depot serves nothing until this is mended: " + rs.Error()}
+		return serve.Errorf(http.StatusServiceUnavailable, rs[0].Code, "the depot serves nothing until this is mended: %v", rs)
 	}
 	if err != nil {
-		return &httpError{http.StatusServiceUnavailable, "", "the depot serves nothing until this is mended; its log says what"}
+		return serve.Errorf(http.StatusServiceUnavailable, "", "the depot serves nothing until this is mended; its log says what")
 	}
 	switch {
 	case len(parts) == 1 && parts[0] == "signing-key.pub":
-		return send(w, r, "text/plain", noCache, []byte(s.key.String()))
+		return serve.Send(w, r, "text/plain", noCache, []byte(s.key.String()))
 	case len(parts) == 1 && strings.HasSuffix(parts[0], ".narinfo"):
 		n, err := d.narinfo(r.Context(), s, strings.TrimSuffix(parts[0], ".narinfo"))
 		if err != nil {
 			return err
 		}
-		return send(w, r, "application/x-nix-narinfo;charset=utf-8", whileAllowed, n.body)
+		return serve.Send(w, r, "application/x-nix-narinfo;charset=utf-8", whileAllowed, n.body)
 	case len(parts) == 2 && parts[0] == "nar":
 		return d.nar(w, r, s, parts[1])
 	case len(parts) >= 2 && parts[0] == "sallyport":
 		return d.document(w, r, s, parts[1:])
 	}
-	return notFound("no such page; see the depot's manual for its routes")
+	return serve.NotFound("no such page; see the depot's manual for its routes")
 }
 
 // Cache-Control of answers that do not depend on what is allowed.
@@ -231,29 +155,11 @@ const MaxAge = 5 * time.Minute
 
 var whileAllowed = "max-age=" + strconv.Itoa(int(MaxAge.Seconds()))
 
-func head(w http.ResponseWriter, kind, cache string, size int64) {
-	h := w.Header()
-	h.Set("Content-Type", kind)
-	h.Set("Content-Length", strconv.FormatInt(size, 10))
-	h.Set("Cache-Control", cache)
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(http.StatusOK)
-}
-
-func send(w http.ResponseWriter, r *http.Request, kind, cache string, body []byte) error {
-	head(w, kind, cache, int64(len(body)))
-	if r.Method == http.MethodHead {
-		return nil
-	}
-	_, err := w.Write(body)
-	return err
-}
-
 // nar streams an item.
 func (d *Depot) nar(w http.ResponseWriter, r *http.Request, s *state, base string) error {
 	p, err := storepath.ParseBase(base)
 	if err != nil {
-		return notFound("%.300q is not the base name of a store path", base)
+		return serve.NotFound("%.300q is not the base name of a store path", base)
 	}
 	n, err := d.narinfo(r.Context(), s, p.Hash())
 	if err != nil {
@@ -261,14 +167,14 @@ func (d *Depot) nar(w http.ResponseWriter, r *http.Request, s *state, base strin
 	}
 	it := n.item
 	if it.Path != p {
-		return notFound("no item of this name is served on track %s", d.Track)
+		return serve.NotFound("no item of this name is served on track %s", d.Track)
 	}
 	if it.Flat() {
 		data, err := d.content(it)
 		if err != nil {
 			return err
 		}
-		head(w, "application/x-nix-archive", whileAllowed, it.NarSize)
+		serve.Head(w, "application/x-nix-archive", whileAllowed, it.NarSize)
 		if r.Method == http.MethodHead {
 			return nil
 		}
@@ -283,11 +189,11 @@ func (d *Depot) nar(w http.ResponseWriter, r *http.Request, s *state, base strin
 		return trust.Refuse("item-lost", base, "its content is not in the store: %v", err)
 	}
 	defer blob.Close()
-	head(w, "application/x-nix-archive", whileAllowed, it.NarSize)
+	serve.Head(w, "application/x-nix-archive", whileAllowed, it.NarSize)
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	return stream(w, blob)
+	return serve.Stream(w, blob)
 }
 
 // content reads a derivation's file whole. What the store returns has the digest that it was asked for.
@@ -297,30 +203,6 @@ func (d *Depot) content(it admit.Item) ([]byte, error) {
 		return nil, trust.Refuse("item-lost", it.Path.Base(), "its content is not in the store: %v", err)
 	}
 	return data, nil
-}
-
-// stream sends a blob one piece behind what it has read: the store's reader says at the end whether the content is what it should be, and before that the
-// last piece does not go out. Each piece has its own time to go out.
-func stream(w http.ResponseWriter, blob io.Reader) error {
-	control := http.NewResponseController(w)
-	ready, next := make([]byte, 0, piece), make([]byte, piece)
-	for {
-		n, err := io.ReadFull(blob, next)
-		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-		if err != nil && !end {
-			return err
-		}
-		if err := control.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
-			return err
-		}
-		if _, err := w.Write(ready); err != nil {
-			return err
-		}
-		if ready, next = next[:n], ready[:piece]; end {
-			_, err := w.Write(ready)
-			return err
-		}
-	}
 }
 
 // A Head names the newest signed documents of a depot.
@@ -342,7 +224,7 @@ func (d *Depot) document(w http.ResponseWriter, r *http.Request, s *state, parts
 	number := func(text string) (int64, error) {
 		n, err := trust.ParseNumber(text, 1<<53)
 		if err != nil || n < 1 {
-			return 0, notFound("%q is not a version", text)
+			return 0, serve.NotFound("%q is not a version", text)
 		}
 		return n, nil
 	}
@@ -352,7 +234,7 @@ func (d *Depot) document(w http.ResponseWriter, r *http.Request, s *state, parts
 		if err != nil {
 			return err
 		}
-		return send(w, r, "application/json", noCache, append(body, '\n'))
+		return serve.Send(w, r, "application/json", noCache, append(body, '\n'))
 	case len(parts) == 2 && (parts[0] == "root" || parts[0] == "orders"):
 		n, err := number(parts[1])
 		if err != nil {
@@ -373,17 +255,17 @@ func (d *Depot) document(w http.ResponseWriter, r *http.Request, s *state, parts
 			return err
 		}
 		if !it.Flat() {
-			return notFound("only derivations are served as files; the nar is at /nar/%s", parts[1])
+			return serve.NotFound("only derivations are served as files; the nar is at /nar/%s", parts[1])
 		}
 		data, err := d.content(it)
 		if err != nil {
 			return err
 		}
-		return send(w, r, "text/plain; charset=utf-8", whileAllowed, data)
+		return serve.Send(w, r, "text/plain; charset=utf-8", whileAllowed, data)
 	case len(parts) >= 2 && parts[0] == "ledger":
 		return d.public(w, r, noCache, parts...)
 	}
-	return notFound("no such page")
+	return serve.NotFound("no such page")
 }
 
 // public sends a published file.
@@ -395,7 +277,7 @@ func (d *Depot) public(w http.ResponseWriter, r *http.Request, cache string, par
 	defer root.Close()
 	f, err := root.OpenFile(filepath.Join(parts...), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return notFound("no such document")
+		return serve.NotFound("no such document")
 	}
 	if err != nil {
 		return err
@@ -406,13 +288,13 @@ func (d *Depot) public(w http.ResponseWriter, r *http.Request, cache string, par
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return notFound("no such document")
+		return serve.NotFound("no such document")
 	}
-	head(w, "application/octet-stream", cache, st.Size())
+	serve.Head(w, "application/octet-stream", cache, st.Size())
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	return stream(w, io.LimitReader(f, st.Size()))
+	return serve.Stream(w, io.LimitReader(f, st.Size()))
 }
 
 // MaxEvidence bounds the statements sent about one derivation. With more of them there is no answer: a part of what builders say could be the wrong part.
@@ -425,7 +307,7 @@ func (d *Depot) evidence(w http.ResponseWriter, r *http.Request, s *state, name 
 		return err
 	}
 	if err != nil || it.Kind != trust.KindDerivation {
-		return &httpError{http.StatusNotFound, "not-allowed", fmt.Sprintf("the allowlist of track %s names no derivation %.300q", d.Track, name)}
+		return serve.Errorf(http.StatusNotFound, "not-allowed", "the allowlist of track %s names no derivation %.300q", d.Track, name)
 	}
 	votes := s.votes[name]
 	if len(votes) > MaxEvidence {
@@ -439,5 +321,5 @@ func (d *Depot) evidence(w http.ResponseWriter, r *http.Request, s *state, name 
 	if err != nil {
 		return err
 	}
-	return send(w, r, "application/json", noCache, append(body, '\n'))
+	return serve.Send(w, r, "application/json", noCache, append(body, '\n'))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"sallyport/guix/signature"
 	"sallyport/guix/storepath"
 	"sallyport/internal/judge/admit"
+	"sallyport/internal/serve"
 	"sallyport/internal/store"
 	"sallyport/internal/trust"
 )
@@ -220,7 +220,7 @@ func (d *Depot) verify(ctx context.Context, s *state, hash string) (*served, err
 	name, ok := s.names[hash]
 	if !ok {
 		// Rows are not even asked: what they say would change nothing.
-		return nil, &httpError{http.StatusNotFound, "not-allowed", fmt.Sprintf("neither the allowlist of track %s nor a quorum of builders names an item with the hash %.40q", d.Track, hash)}
+		return nil, serve.Errorf(http.StatusNotFound, "not-allowed", "neither the allowlist of track %s nor a quorum of builders names an item with the hash %.40q", d.Track, hash)
 	}
 	// Judged before a row is asked: the reason of a recall is told whether or not there was a narinfo.
 	it, err := s.view.Item(name)
@@ -230,7 +230,7 @@ func (d *Depot) verify(ctx context.Context, s *state, hash string) (*served, err
 	var body []byte
 	err = d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT body FROM narinfo WHERE track = ? AND hash = ?`, d.Track, hash).Scan(&body)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, &httpError{http.StatusNotFound, "not-signed", fmt.Sprintf("%s is admitted, and not signed yet", name)}
+		return nil, serve.Errorf(http.StatusNotFound, "not-signed", "%s is admitted, and not signed yet", name)
 	}
 	if err != nil {
 		return nil, err

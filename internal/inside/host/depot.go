@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"sallyport/internal/serve"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -74,7 +75,7 @@ func (d *Depot) get(ctx context.Context, limit int64, parts ...string) ([]byte, 
 	if res.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, maxReason))
 		says := trust.Printable(string(bytes.TrimSpace(text)), 500)
-		if code := res.Header.Get("Sallyport-Reason"); code != "" {
+		if code := res.Header.Get(serve.ReasonHeader); code != "" {
 			return nil, trust.Refuse(trust.Printable(code, 64), req.URL.Path, "the depot answers: %s", says)
 		}
 		return nil, fmt.Errorf("%s: %s: %s", req.URL, trust.Printable(res.Status, 100), says)

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"time"
 
+	"sallyport/internal/serve"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -75,7 +76,7 @@ func (c *client) open(ctx context.Context, parts ...string) (*http.Response, err
 	}
 	text, _ := io.ReadAll(io.LimitReader(res.Body, maxReason))
 	res.Body.Close()
-	if code := res.Header.Get("Sallyport-Reason"); code != "" {
+	if code := res.Header.Get(serve.ReasonHeader); code != "" {
 		return nil, trust.Refuse(trust.Printable(code, 64), req.URL.Path, "the depot answers: %s", trust.Printable(string(bytes.TrimSpace(text)), 500))
 	}
 	return nil, fmt.Errorf("%s: %s: %s", req.URL, res.Status, trust.Printable(string(bytes.TrimSpace(text)), 500))
