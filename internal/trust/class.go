@@ -83,14 +83,9 @@ func (s *Scanner) classes() []Class {
 	seen := make(map[string]bool)
 	for s.Peek("class") && !s.bad.Full() {
 		line, off, _ := s.Next()
-		if line == last {
-			s.Refuse("duplicate", off, "line %.160q stands twice", line)
+		if !s.inOrder(&last, line, off) {
 			continue
 		}
-		if line < last {
-			s.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
-		}
-		last = line
 		if len(classes) == MaxClasses {
 			s.Refuse("size", off, "more than %d classes", MaxClasses)
 			return classes

@@ -159,15 +159,9 @@ func (s *Scanner) items(some bool) (items []Item, names map[string]int) {
 			s.Refuse("syntax", off, "line %.60q where %q must stand", line, "item …")
 			continue
 		}
-		order := strings.Compare(last, line)
-		if order == 0 {
-			s.Refuse("duplicate", off, "line %.160q stands twice", line)
+		if !s.inOrder(&last, line, off) {
 			continue
 		}
-		if order > 0 {
-			s.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
-		}
-		last = line
 		it, fault, err := parseItem(rest)
 		if err != nil {
 			s.Refuse(fault, off, "%v", err)

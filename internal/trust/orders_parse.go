@@ -35,7 +35,7 @@ func parseOrders(s *Scanner, text []byte) (*Orders, error) {
 	var wg sync.WaitGroup
 	wg.Go(func() { o.digest = Sum(text) })
 	p := ordersParser{Scanner: s, o: o, seen: make(map[string]bool, n)}
-	p.body()
+	p.sorted(MaxOrders, p.read)
 	wg.Wait()
 	if s.Err() != nil {
 		return nil, s.Err()
@@ -49,28 +49,9 @@ type ordersParser struct {
 	seen map[string]bool // what lines are about: their words but the reason's
 }
 
-func (p *ordersParser) body() {
-	last := ""
-	for n := 0; !p.bad.Full(); n++ {
-		line, off, ok := p.Next()
-		if !ok {
-			return
-		}
-		if n == MaxOrders {
-			p.Refuse("size", off, "more than %d lines of body", MaxOrders)
-			return
-		}
-		if line == last {
-			p.Refuse("duplicate", off, "line %.160q stands twice", line)
-			continue
-		}
-		if line < last {
-			p.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
-		}
-		last = line
-		if err := p.line(off, line); err != nil {
-			p.Refuse("syntax", off, "line %.160q: %v", line, err)
-		}
+func (p *ordersParser) read(off int64, line string) {
+	if err := p.line(off, line); err != nil {
+		p.Refuse("syntax", off, "line %.160q: %v", line, err)
 	}
 }
 

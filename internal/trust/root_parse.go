@@ -30,7 +30,7 @@ func ParseRoot(text []byte) (*Root, error) {
 		return nil, s.Err()
 	}
 	p := rootParser{Scanner: s, r: r, public: make(map[RawKey]bool), ids: make(map[string]bool)}
-	p.body()
+	p.sorted(MaxRootLines, p.read)
 	// Lines that could not be read would be missed here a second time.
 	if !s.bad.Has("root-syntax") && !s.bad.Has("root-size") {
 		p.whole()
@@ -51,42 +51,23 @@ type rootParser struct {
 	deputies, exclusive []int64
 }
 
-func (p *rootParser) body() {
-	last := ""
-	for n := 0; !p.bad.Full(); n++ {
-		line, off, ok := p.Next()
-		if !ok {
-			return
-		}
-		if n == MaxRootLines {
-			p.Refuse("size", off, "more than %d lines of body", MaxRootLines)
-			return
-		}
-		if line == last {
-			p.Refuse("duplicate", off, "line %.160q stands twice", line)
-			continue
-		}
-		if line < last {
-			p.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
-		}
-		last = line
-		f := strings.Split(line, " ")
-		switch {
-		case f[0] == "key" && (len(f) == 4 || len(f) == 6):
-			p.key(off, f[1:])
-		case f[0] == "policy" && len(f) == 3:
-			p.policy(off, f[1], f[2])
-		case f[0] == "role" && len(f) == 3:
-			p.role(off, f[1], f[2])
-		case f[0] == "deputy" && len(f) == 4:
-			p.deputy(off, f[1], f[2], f[3])
-		case f[0] == "exclusive" && len(f) == 3:
-			p.exclude(off, f[1], f[2])
-		case f[0] == "threshold" && len(f) == 3:
-			p.threshold(off, f[1], f[2])
-		default:
-			p.Refuse("syntax", off, "line %.160q: want `deputy ROLE DEPUTY PRINCIPAL`, `exclusive ROLE ROLE`, `key CONTEXT OWNER KEY [FROM UNTIL]`, `policy NAME VALUE`, `role ROLE PERSON` or `threshold NAME N`", line)
-		}
+func (p *rootParser) read(off int64, line string) {
+	f := strings.Split(line, " ")
+	switch {
+	case f[0] == "key" && (len(f) == 4 || len(f) == 6):
+		p.key(off, f[1:])
+	case f[0] == "policy" && len(f) == 3:
+		p.policy(off, f[1], f[2])
+	case f[0] == "role" && len(f) == 3:
+		p.role(off, f[1], f[2])
+	case f[0] == "deputy" && len(f) == 4:
+		p.deputy(off, f[1], f[2], f[3])
+	case f[0] == "exclusive" && len(f) == 3:
+		p.exclude(off, f[1], f[2])
+	case f[0] == "threshold" && len(f) == 3:
+		p.threshold(off, f[1], f[2])
+	default:
+		p.Refuse("syntax", off, "line %.160q: want `deputy ROLE DEPUTY PRINCIPAL`, `exclusive ROLE ROLE`, `key CONTEXT OWNER KEY [FROM UNTIL]`, `policy NAME VALUE`, `role ROLE PERSON` or `threshold NAME N`", line)
 	}
 }
 

@@ -272,6 +272,39 @@ func (s *Scanner) Next() (line string, off int64, ok bool) {
 	return line, off, true
 }
 
+// inOrder judges where a line stands: lines are sorted by their bytes, and none stands twice. It reports whether the line is to be read: one that stands
+// there already is not.
+func (s *Scanner) inOrder(last *string, line string, off int64) bool {
+	order := strings.Compare(*last, line)
+	if order == 0 {
+		s.Refuse("duplicate", off, "line %.160q stands twice", line)
+		return false
+	}
+	if order > 0 {
+		s.Refuse("unsorted", off, "line %.160q stands behind a greater one", line)
+	}
+	*last = line
+	return true
+}
+
+// sorted reads all lines up to the end of the text, at most so many, each in its order.
+func (s *Scanner) sorted(most int, read func(off int64, line string)) {
+	last := ""
+	for n := 0; !s.bad.Full(); n++ {
+		line, off, ok := s.Next()
+		if !ok {
+			return
+		}
+		if n == most {
+			s.Refuse("size", off, "more than %d lines of body", most)
+			return
+		}
+		if s.inOrder(&last, line, off) {
+			read(off, line)
+		}
+	}
+}
+
 // Peek reports whether the next line begins with the word and a space.
 func (s *Scanner) Peek(word string) bool {
 	return strings.HasPrefix(s.rest, word) && strings.HasPrefix(s.rest[len(word):], " ")
