@@ -33,7 +33,7 @@ func sshAgent(t *testing.T) func(args ...string) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	t.Setenv("SSH_AUTH_SOCK", socket)
-	for range 500 {
+	for range 30_000 {
 		if c, err := net.Dial("unix", socket); err == nil {
 			c.Close()
 			return func(args ...string) {

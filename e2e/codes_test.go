@@ -242,8 +242,9 @@ func TestInterrupted(t *testing.T) {
 			before = w.state()
 			continue
 		}
-		if r.code == -1 {
-			continue // too early: the program was not yet listening, and the signal killed it
+		if r.code == -1 { // too early: the program was not yet listening, and the signal killed it; and later is too early, too, on a machine that got slower
+			took += took / 4
+			continue
 		}
 		if r.code != interrupted {
 			t.Fatalf("exit code %d wanted: %v", interrupted, r)

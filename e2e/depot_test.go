@@ -101,7 +101,7 @@ func (d *depot) stop() {
 		return
 	}
 	d.cmd.Process.Signal(syscall.SIGTERM)
-	timer := time.AfterFunc(15*time.Second, func() { d.cmd.Process.Kill() })
+	timer := time.AfterFunc(limit, func() { d.cmd.Process.Kill() })
 	defer timer.Stop()
 	if err := d.cmd.Wait(); err != nil {
 		d.w.t.Errorf("the depot ended with %v: %s", err, d.log)

@@ -134,7 +134,7 @@ func (w *world) kill(delay time.Duration, args ...string) bool {
 func (w *world) killAt(pattern string, args ...string) {
 	w.t.Helper()
 	p := w.start(args...)
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Microsecond) {
 		if found, err := filepath.Glob(w.path(pattern)); err != nil || len(found) > 0 {
 			p.cmd.Process.Kill()
 			break

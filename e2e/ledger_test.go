@@ -88,9 +88,14 @@ func TestExportKilled(t *testing.T) {
 			}
 		}
 	}
-	// Told to stop it stops, and has told what it took on.
+	// Told to stop it stops, and has told what it took on. It listens to signals when it follows: what came after its start is told.
 	p := w.start(args...)
-	time.Sleep(300 * time.Millisecond)
+	w.grow(1)
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if told, _ := os.ReadFile(w.path("siem.jsonl")); int64(bytes.Count(told, []byte("\n"))) == w.size() {
+			break
+		}
+	}
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	if r := w.wait(p); r.code != interrupted {
 		t.Errorf("%v", r)
@@ -166,7 +171,7 @@ func TestExportToSocket(t *testing.T) {
 	w.must(slices.DeleteFunc(slices.Clone(args), func(a string) bool { return a == "--follow" || a == "--interval" || a == "10ms" })...)
 	want := w.told("--format", "syslog", "--hostname", "gate")
 	seen := map[string]int{}
-	for range 100 {
+	for range 6000 {
 		mu.Lock()
 		clear(seen)
 		for _, m := range got {

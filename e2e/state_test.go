@@ -227,7 +227,7 @@ func orphans(t testing.TB, program string) []string {
 func gone(t testing.TB, program string) {
 	t.Helper()
 	var list []string
-	for range 100 {
+	for range 6000 { // what lives on does so for ever
 		if list = orphans(t, program); len(list) == 0 {
 			return
 		}
