@@ -34,7 +34,7 @@ func (z *zone) path(name string) string { return filepath.Join(z.dir, name) }
 // run runs one of the programs and returns its exit code and what it printed.
 func (z *zone) run(args ...string) (code int, stdout, stderr []byte) {
 	z.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, z.path("bin/"+args[0]), args[1:]...)
 	cmd.Dir = z.dir

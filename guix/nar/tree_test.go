@@ -305,7 +305,7 @@ func TestDumpStops(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	}
-	for range 100 { // an ended goroutine is counted a little longer
+	for range 60_000 { // an ended goroutine is counted a little longer
 		if runtime.NumGoroutine() <= goroutines {
 			break
 		}

@@ -28,7 +28,7 @@ const (
 	StartTime = time.Minute // it has not seen a byte yet: only a busy machine makes it slow
 	BaseTime  = 30 * time.Second
 	EndTime   = 10 * time.Second // for one that was told to end, or has closed its output
-	MinSpeed  = 4 << 20 // bytes a second
+	MinSpeed  = 4 << 20          // bytes a second
 )
 
 // nobody is the user and group that a child started by root changes to.

@@ -66,7 +66,7 @@ func TestRecord(t *testing.T) {
 	sound(t, z, 2)
 
 	record(t, z, 2)
-	for stop := time.Now().Add(20 * time.Second); publishedSize(t, dir) < 3; time.Sleep(time.Millisecond) {
+	for stop := time.Now().Add(5 * time.Minute); publishedSize(t, dir) < 3; time.Sleep(time.Millisecond) {
 		if time.Now().After(stop) {
 			t.Fatal("what was recorded was not published by itself")
 		}
@@ -286,7 +286,7 @@ func TestRecordKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		stuck := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+		stuck := time.AfterFunc(5*time.Minute, func() { cmd.Process.Kill() })
 		var once sync.Once
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {

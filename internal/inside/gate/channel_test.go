@@ -466,7 +466,7 @@ func TestChannelBomb(t *testing.T) {
 			p.Commit = c.Commit(channeltest.Spec{Tree: entry.ID, Parents: []git.ID{c.Ends[3]}})
 			start := time.Now()
 			refuse(t, e, e.Volume(c.Item(p)), "channel-nar", "commit-unsigned", "nar-truncated")
-			if took := time.Since(start); took > time.Minute {
+			if took := time.Since(start); took > 8*time.Minute { // to walk all of it takes weeks
 				t.Errorf("it took %v", took)
 			}
 		})

@@ -275,7 +275,7 @@ func TestHostileDatabases(t *testing.T) {
 			tt.make(m)
 			start := time.Now()
 			_, err := m.read()
-			if d := time.Since(start); d > 20*time.Second {
+			if d := time.Since(start); d > readTime/10 {
 				t.Errorf("it took %v", d)
 			}
 			switch {
@@ -341,7 +341,7 @@ func TestPagesInACircle(t *testing.T) {
 			start := time.Now()
 			_, err := m.read()
 			suite.Want(t, err, "host-database-corrupt")
-			if d := time.Since(start); d > 20*time.Second {
+			if d := time.Since(start); d > readTime/10 {
 				t.Errorf("it took %v", d)
 			}
 		})
@@ -362,7 +362,7 @@ func TestFlippedBytes(t *testing.T) {
 	refusedAt, temp := 0, t.TempDir()
 	ends := time.Now().Add(time.Second)
 	n := 0
-	for i := 0; i < len(data) && time.Now().Before(ends); i += 37 {
+	for i := 0; i < len(data) && (n == 0 || time.Now().Before(ends)); i += 37 {
 		bad := slices.Clone(data)
 		bad[i] ^= byte(1 << (i % 8))
 		file := filepath.Join(temp, databaseFile)
@@ -391,7 +391,8 @@ func TestLiveDatabase(t *testing.T) {
 	defer stop()
 	var wrote int
 	wg.Go(func() {
-		for n := 1; ctx.Err() == nil; {
+		n := 1
+		for round := 0; ctx.Err() == nil; round++ {
 			// A client comes, does its work and leaves, whereupon the log is deleted.
 			db, err := sql.Open("sqlite", "file:"+m.file()+"?_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)&_pragma=wal_autocheckpoint(20)")
 			if err != nil {
@@ -427,14 +428,14 @@ func TestLiveDatabase(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			select { // now and then nobody is there
-			case <-time.After(time.Duration(n%5) * 60 * time.Millisecond):
+			select { // now and then nobody is there, and for longer if this machine needs long for a copy
+			case <-time.After(time.Duration(round%5) * time.Duration(1+round/20) * 60 * time.Millisecond):
 			case <-ctx.Done():
 			}
 		}
 	})
 	copies, tired := 0, 0
-	for ends := time.Now().Add(2 * time.Second); time.Now().Before(ends); {
+	for begun := time.Now(); time.Since(begun) < 2*time.Second || copies == 0 && time.Since(begun) < 5*time.Minute; {
 		r, err := m.read()
 		if err != nil {
 			if !strings.Contains(err.Error(), "written to each of") {

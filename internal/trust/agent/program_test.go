@@ -57,7 +57,7 @@ func startAgent(t *testing.T, env []string, args ...string) *realAgent {
 			t.Logf("ssh-agent: %s", out.String())
 		}
 	})
-	for range 500 {
+	for range 30_000 {
 		if c, err := net.Dial("unix", socket); err == nil {
 			c.Close()
 			return r
