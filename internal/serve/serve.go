@@ -36,7 +36,7 @@ const ReasonHeader = "Sallyport-Reason"
 
 const (
 	// HeadTime is how long a client may take for the head of a request.
-	HeadTime = 10 * time.Second
+	HeadTime = 30 * time.Second
 	// StallTime is how long a client may take for a piece of an answer.
 	StallTime = time.Minute
 	// IdleTime is how long a connection may be idle between two requests.

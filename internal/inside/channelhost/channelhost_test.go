@@ -227,7 +227,7 @@ func (h *house) serve(change ...func(o *Options)) {
 // ready waits until all is prepared.
 func (h *house) ready() {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := h.host.Ready(ctx); err != nil {
 		h.t.Fatalf("not ready: %v\n%s", err, h.Log)
@@ -388,7 +388,7 @@ func TestServed(t *testing.T) {
 
 func waitFor(t testing.TB, done func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 30_000 {
 		if done() {
 			return
 		}
@@ -699,7 +699,7 @@ func TestRecallCuts(t *testing.T) {
 	})
 	h.wants("/git/guix/info/refs?service=git-upload-pack", 404, "recalled")
 	var rest bytes.Buffer
-	conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	conn.SetReadDeadline(time.Now().Add(5 * time.Minute))
 	rest.ReadFrom(conn)
 	if bytes.HasSuffix(rest.Bytes(), []byte("0\r\n\r\n")) {
 		t.Error("the answer was sent to its end")
@@ -994,7 +994,7 @@ func TestCosigned(t *testing.T) {
 // settle waits until a list is not held back any more, and all is prepared.
 func (h *house) settle() {
 	h.t.Helper()
-	for range 200 {
+	for range 6000 {
 		s, err := h.host.now(h.t.Context())
 		if err != nil {
 			h.t.Fatal(err)

@@ -219,14 +219,28 @@ func TestClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(begin); d > 30*time.Second {
-		t.Errorf("it took %v", d)
-	}
+	took := time.Since(begin)
 	must(t, dir, "fsck", "--connectivity-only")
 	for _, conn := range open {
 		conn.Close()
 	}
 	waitFor(t, func() bool { return h.host.waiting.Load() == 0 && len(h.host.slots) == 0 })
+	if took > 30*time.Second {
+		// On a machine where the same takes long without them, too, nobody was kept waiting.
+		h.close()
+		if err := os.RemoveAll(h.host.Dir); err != nil {
+			t.Fatal(err)
+		}
+		h.serve(func(o *Options) { o.Children = 1 })
+		h.ready()
+		begin = time.Now()
+		if _, err := h.clone("guix"); err != nil {
+			t.Fatal(err)
+		}
+		if alone := time.Since(begin); took > 10*alone {
+			t.Errorf("it took %v, and alone %v", took, alone)
+		}
+	}
 }
 
 // TestBusy: those for whom there is no place are told to come again.
@@ -275,7 +289,7 @@ func TestNoRoom(t *testing.T) {
 		conn := dial(t, h.url)
 		request := pkt("command=fetch") + "0001" + pkt("no-progress") + pkt("want "+tt.commit+"\n") + pkt("done\n") + "0000"
 		fmt.Fprintf(conn, "POST /git/guix/git-upload-pack HTTP/1.1\r\nHost: x\r\nConnection: close\r\nGit-Protocol: version=2\r\nContent-Type: application/x-git-upload-pack-request\r\nContent-Length: %d\r\n\r\n%s", len(request), request)
-		conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(5 * time.Minute))
 		var answer bytes.Buffer
 		answer.ReadFrom(conn)
 		conn.Close()
@@ -370,7 +384,7 @@ func serveOnFullDisk(dir string) {
 	fmt.Scanln(&line)
 	ready := make(chan error, 1)
 	go func() { ready <- h.Ready(context.Background()) }()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), "No space left") && !strings.Contains(log.String(), "no space left"); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(log.String(), "No space left") && !strings.Contains(log.String(), "no space left"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			fail(fmt.Errorf("nothing was said: %s", log.String()))
 		}
