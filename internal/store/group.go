@@ -210,9 +210,7 @@ func (z *Zone) group(first *request) {
 	}
 	if g.keys != z.ring() {
 		z.keys.Store(g.keys)
-		if err := z.settleKeys(); err != nil {
-			z.log.Warn("the zone's new key lies under the name of one that is to come; the next opening mends that", "error", err)
-		}
+		z.unsettled.Store(true)
 	}
 	z.grown(g, to, note, weight, members)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,7 @@ type keyring struct {
 	log, station *trust.Key
 	former       []formerKey // of the ledger, the newest first
 	next         []trust.VKey
+	came         map[zoneKey]int64 // of how many entries the tree is with which the key came that is in use; none for the first one
 }
 
 // A formerKey is one that the ledger had. Of what it alone has signed, no more than a tree of so many entries counts: the one that ends with the entry
@@ -92,12 +94,21 @@ func (k zoneKey) readNext(dir string) (*trust.Key, error) {
 	return key, err
 }
 
+// readComing is readNext for a key that has not come yet: one that has may still lie under its first name.
+func (z *Zone) readComing(k zoneKey, r *keyring) (*trust.Key, error) {
+	key, err := k.readNext(z.Dir)
+	if key != nil && key.VKey().String() == k.of(r).VKey().String() {
+		key = nil
+	}
+	return key, err
+}
+
 // loadKeys reads the keys with which the zone goes on by its catalog; q is nil while there is none.
 //
-// A change is true when it is committed; only then the file of the new key takes the name of the old one. So the new one may still lie under its
-// own name. That one is read first: whoever renames it meanwhile leaves it to be found under the other.
+// A change is true when it is committed; only when it is published, too, the file of the new key takes the name of the old one. So the new one may still
+// lie under its own name. That one is read first: whoever renames it meanwhile leaves it to be found under the other.
 func (z *Zone) loadKeys(ctx context.Context, q Querier) (*keyring, error) {
-	r := &keyring{}
+	r := &keyring{came: map[zoneKey]int64{}}
 	for _, k := range zoneKeys() {
 		var want, former string
 		if q != nil {
@@ -125,14 +136,18 @@ func (z *Zone) loadKeys(ctx context.Context, q Querier) (*keyring, error) {
 		if want != "" && key.VKey().String() != want {
 			return nil, fmt.Errorf("zone: keys/%s is %s, but the zone goes on with %s: put that key back, from where the zone's keys are kept", k.secret(), key.ID(), want)
 		}
+		were, err := parseFormer(former)
+		if err != nil {
+			return nil, fmt.Errorf("catalog: setting %s: %w", k.former(), err)
+		}
+		if len(were) > 0 {
+			r.came[k] = were[0].until
+		}
 		if k == talkKey {
 			r.station = key
 			continue
 		}
-		r.log = key
-		if r.former, err = parseFormer(former); err != nil {
-			return nil, fmt.Errorf("catalog: setting %s: %w", k.former(), err)
-		}
+		r.log, r.former = key, were
 	}
 	return r, nil
 }
@@ -169,7 +184,7 @@ func KeepKeyChange(ctx context.Context, to execer, s *statement.Statement, index
 		if string(k.context) != text("context") {
 			continue
 		}
-		if err := to.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", k.setting(), text("to")); err != nil || k != logKey {
+		if err := to.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", k.setting(), text("to")); err != nil {
 			return err
 		}
 		return to.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2 || value", k.former(), fmt.Sprintf("%d %s\n", index+1, text("from")))
@@ -272,13 +287,16 @@ func (z *Zone) RenewKey(ctx context.Context, of trust.Context, rand io.Reader) (
 		return now, next, false, err
 	}
 	old := k.of(ring)
+	key, err := z.readComing(k, ring)
+	if err != nil {
+		return now, next, false, err
+	}
+	if _, err := os.Lstat(keysPath(z.Dir, k.nextSecret())); key == nil && err == nil {
+		return now, next, false, fmt.Errorf("zone: the key %s has come, and that is not published yet: its place is not free for another", old.ID())
+	}
 	if !k.named(root, old.VKey()) {
 		return now, next, false, trust.Refuse("key-unnamed", old.ID(), "the root in force, version %d, does not name the key that this zone has: nobody could follow from it to another", root.Version).
 			WithHint(fmt.Sprintf("have officers enroll it first: 'trust enroll --person station --key FILE', FILE being the line '%s station %s'", of, old.VKey()))
-	}
-	key, err := k.readNext(z.Dir)
-	if err != nil {
-		return now, next, false, err
 	}
 	var files []durable.File
 	if key == nil {
@@ -366,7 +384,11 @@ func (z *Zone) settleKeys() error {
 }
 
 // settle is settleKeys of a ring that was read under the lock.
+//
+// A former secret stays until all can see that another key came: were the catalog lost before, the zone would have to go on from what is published, where it is
+// the former key that counts.
 func (z *Zone) settle(ring *keyring) error {
+	size := int64(-1)
 	for _, k := range zoneKeys() {
 		want := k.of(ring).VKey().String()
 		next, err := k.readNext(z.Dir)
@@ -375,6 +397,14 @@ func (z *Zone) settle(ring *keyring) error {
 		}
 		if next != nil && next.VKey().String() != want {
 			continue // it is still to come
+		}
+		if next != nil && size < 0 {
+			if size, err = z.durablySeen(); err != nil {
+				return err
+			}
+		}
+		if next != nil && size < ring.came[k] {
+			continue // who publishes it, or the next opening, does this
 		}
 		// First the public half: while the secret one has its old name, this runs again.
 		if have, err := readBounded(keysPath(z.Dir, k.public()), maxKeyFile); err != nil || string(have) != want+"\n" {
@@ -396,6 +426,24 @@ func (z *Zone) settle(ring *keyring) error {
 		}
 	}
 	return nil
+}
+
+// durablySeen is the size of the published ledger, of which no crash takes anything back.
+func (z *Zone) durablySeen() (int64, error) {
+	// Whoever publishes makes it durable before he lets the lock go, unless he is killed between the two.
+	unlock, err := z.lockPublish()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	_, c, err := z.Checkpoint()
+	if err != nil {
+		return 0, err
+	}
+	if err := durable.SyncDir(z.calls, filepath.Dir(z.checkpointPath())); err != nil {
+		return 0, fmt.Errorf("zone: %w", err)
+	}
+	return c.Size, nil
 }
 
 // A keyChange is a key of the zone that takes another's place.
@@ -424,7 +472,7 @@ func (z *Zone) keyChanges(ring *keyring, known, root *trust.Root, now time.Time)
 		if !k.named(known, old.VKey()) {
 			continue // it never named this zone's key: it is another zone's root
 		}
-		next, err := k.readNext(z.Dir)
+		next, err := z.readComing(k, ring)
 		if err != nil {
 			return nil, err
 		}
@@ -470,6 +518,8 @@ func (tx *Tx) changeKey(ctx context.Context, c keyChange, version int64) error {
 	if err != nil {
 		return err
 	}
+	ring.came = maps.Clone(ring.came)
+	ring.came[c.kind] = index + 1
 	if c.kind == logKey {
 		ring.log = c.to
 		ring.former = append([]formerKey{{old.VKey(), index + 1}}, ring.former...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -330,16 +331,132 @@ func TestKeysChangeHalfway(t *testing.T) {
 	}
 }
 
+// remade makes the catalog of a zone again from what is published: its roots, and the changes of its keys.
+func remade(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(filepath.Join(dir, catalogFile+name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	_, err := Replace(t.Context(), dir, ReplaceOptions{Options: Options{Clock: testClock}}, func(ctx context.Context, r *Replacement) error {
+		return r.Entries(ctx, func(i int64, leaf []byte) error {
+			e, err := statement.ParseEnvelope(leaf)
+			if err != nil {
+				return err
+			}
+			s := e.Unverified()
+			switch s.Kind {
+			case statement.KindKeyChanged:
+				return KeepKeyChange(ctx, r, &s, i)
+			case statement.KindRoot:
+				version, _ := s.Predicate["version"].(int64)
+				note, err := fs.ReadFile(r.Public, fmt.Sprintf("root/%d", version))
+				if err != nil {
+					return err
+				}
+				if version == 1 {
+					if err := r.Exec(ctx, "INSERT INTO setting (name, value) VALUES (?, ?)", SettingPin, s.Subjects[0].SHA256.String()); err != nil {
+						return err
+					}
+				}
+				return r.Exec(ctx, "INSERT INTO root (version, digest, note) VALUES (?, ?, ?)", version, s.Subjects[0].SHA256.String(), note)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKeysChangeUnpublished: the former secrets stay until all can see that others came. Wherever the process dies, the zone comes to the same end, with its
+// catalog and, should that be lost in the same moment, without it.
+func TestKeysChangeUnpublished(t *testing.T) {
+	early := 0
+	for _, lost := range []bool{false, true} {
+		for steps, through := 0, false; !through; steps++ {
+			dir, e := rooted(t)
+			z := testOpen(t, dir, Options{})
+			now, next := renew(t, z, trust.ContextCheckpoint)
+			nowS, nextS := renew(t, z, trust.ContextStatement)
+			root, err := z.Root()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, before, err := z.Checkpoint()
+			if err != nil {
+				t.Fatal(err)
+			}
+			fault := &failingRename{after: steps, in: dir}
+			z.calls = fault
+			msg := e.next(t, root, func(r *trust.Root) { replacing(now, next)(r); replacing(nowS, nextS)(r) })
+			_, err = z.SetRoot(t.Context(), msg, nil)
+			through = err == nil && !fault.failed
+			_, public, perr := z.Checkpoint()
+			if perr != nil {
+				t.Fatal(perr)
+			}
+			former, kerr := readKey(filepath.Join(dir, "keys", "ledger.key"))
+			if kerr != nil {
+				t.Fatal(kerr)
+			}
+			if public.Size == before.Size {
+				early++
+				if err == nil {
+					t.Errorf("%d: it was announced before it was published", steps)
+				}
+				if former.VKey().String() != now.Key {
+					t.Errorf("%d: the former secret went before the change was published", steps)
+				}
+				if _, _, _, err := z.RenewKey(t.Context(), trust.ContextCheckpoint, rand.Reader); err == nil {
+					t.Errorf("%d: a second key was made while the first had not its place", steps)
+				}
+			}
+			z.Close()
+			if lost {
+				remade(t, dir)
+			}
+			again := testOpen(t, dir, Options{})
+			if _, err := again.SetRoot(t.Context(), msg, nil); err != nil {
+				t.Fatalf("lost %v, %d: again: %v", lost, steps, err)
+			}
+			commit(t, again, 1)
+			if again.LedgerVKey().String() != next.Key || again.StationVKey().String() != nextS.Key {
+				t.Errorf("lost %v, %d: not the new keys", lost, steps)
+			}
+			for _, name := range []string{"ledger", "station"} {
+				want := map[string]string{"ledger": next.Key, "station": nextS.Key}[name]
+				if k, err := readKey(filepath.Join(dir, "keys", name+".key")); err != nil || k.VKey().String() != want || readFile(t, dir, "keys", name+".vkey") != want+"\n" {
+					t.Errorf("lost %v, %d: %s.key: %v", lost, steps, name, err)
+				}
+			}
+			if names, _ := filepath.Glob(filepath.Join(dir, "keys", "*.next.*")); len(names) > 0 {
+				t.Errorf("lost %v, %d: %v left", lost, steps, names)
+			}
+			if err := again.Verify(t.Context(), nil); err != nil {
+				t.Errorf("lost %v, %d: %v", lost, steps, err)
+			}
+			again.Close()
+		}
+	}
+	if early < 4 {
+		t.Errorf("only %d times the process died before it had published", early)
+	}
+}
+
 // failingRename lets so many renames below a directory pass, and no more.
 type failingRename struct {
 	durable.OS
-	after int
-	in    string
+	after  int
+	in     string
+	failed bool
 }
 
 func (f *failingRename) Rename(from, to string) error {
 	if strings.HasPrefix(to, f.in) {
 		if f.after == 0 {
+			f.failed = true
 			return errors.New("the process died")
 		}
 		f.after--

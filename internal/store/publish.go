@@ -125,6 +125,11 @@ func (z *Zone) publishWork(w *work) {
 	err := z.publish(context.Background(), w.groups)
 	if err != nil {
 		z.log.Error("the ledger cannot be published", "size", w.size, "error", err)
+	} else if z.unsettled.Swap(false) {
+		// Before anybody is answered: who hears that the key has changed can take the former one to be gone.
+		if err := z.settleKeys(); err != nil {
+			z.log.Warn("the zone's new key lies under the name of one that is to come; the next opening mends that", "error", err)
+		}
 	}
 	for _, g := range w.groups {
 		z.pending.Add(-int64(g.weight))

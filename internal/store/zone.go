@@ -82,6 +82,7 @@ type Zone struct {
 	public     atomic.Int64  // size of the ledger that this process saw published
 	pending    atomic.Int64  // bytes of leaves that wait in memory to be published
 	behind     atomic.Bool   // publishing has failed
+	unsettled  atomic.Bool   // a key has changed whose files still have the names of one that is to come
 
 	limbo atomic.Pointer[ledger.Checkpoint] // not nil: put back from a backup that ended there, waiting for officers' orders
 
