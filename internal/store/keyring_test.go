@@ -445,6 +445,102 @@ func TestKeysChangeUnpublished(t *testing.T) {
 	}
 }
 
+// TestWitnessFormerKey: a key that the ledger's own entries say was given up is obeyed on no paper; and the change is followed by what was published alone.
+func TestWitnessFormerKey(t *testing.T) {
+	dir, e := rooted(t)
+	z := testOpen(t, dir, Options{})
+	old, wanda, states := z.LedgerVKey(), e.keys["wanda/witness"], t.TempDir()
+	stolen, err := readKey(filepath.Join(dir, "keys", "ledger.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	witness := func(state string, public fs.FS, log trust.VKey, former ...trust.VKey) error {
+		_, err := Witness(filepath.Join(states, state), public, log, wanda, testClock(), former...)
+		return err
+	}
+	copied := func(sign *trust.Key) fs.FS {
+		to := filepath.Join(t.TempDir(), "ledger")
+		if err := os.CopyFS(to, z.LedgerFS()); err != nil {
+			t.Fatal(err)
+		}
+		if sign != nil {
+			_, c, err := z.Checkpoint()
+			if err != nil {
+				t.Fatal(err)
+			}
+			note, err := ledger.SignCheckpoint(c, sign)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(to, "checkpoint"), note, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		return os.DirFS(to)
+	}
+	for _, state := range []string{"before", "stranger"} {
+		if err := witness(state, z.LedgerFS(), old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Another key on paper, to which nothing leads: a false one, or one whose change is kept back.
+	stranger, err := trust.GenerateKey(rand.Reader, z.Origin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := witness("stranger", copied(stranger), stranger.VKey()); !hasCode(err, "witness-log") {
+		t.Errorf("a key to which no entry leads: %v", err)
+	}
+	if err := witness("stranger", copied(stranger), stranger.VKey(), old); err != nil {
+		t.Errorf("a key that follows by the roots: %v", err)
+	}
+	_, size, err := z.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, next := renew(t, z, trust.ContextCheckpoint)
+	root, err := z.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := z.SetRoot(t.Context(), e.next(t, root, replacing(now, next)), nil); err != nil {
+		t.Fatal(err)
+	}
+	// Both have signed: the old paper opens it, and is not obeyed.
+	for _, state := range []string{"fresh", "before"} {
+		if err := witness(state, z.LedgerFS(), old); !hasCode(err, "key-replaced") {
+			t.Errorf("%s, with the old paper, where both have signed: %v", state, err)
+		}
+	}
+	note, c, err := z.Checkpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	growth, err := ledger.NewLog(z.LedgerFS(), c).ProveGrowth(size.Size, note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ledger.CosignGrowth(size, growth, old, wanda, testClock()); !hasCode(err, "key-replaced") {
+		t.Errorf("by file, with the old key, where both have signed: %v", err)
+	}
+	if _, _, err := ledger.CosignGrowth(size, growth, z.LedgerVKey(), wanda, testClock()); err != nil {
+		t.Errorf("by file, with the new key: %v", err)
+	}
+	commit(t, z, 1)
+	// The thief goes on behind the change, which he cannot take out of a tree that others have seen.
+	for _, state := range []string{"fresh", "before"} {
+		if err := witness(state, copied(stolen), old); !hasCode(err, "key-replaced") {
+			t.Errorf("%s, the thief's tree: %v", state, err)
+		}
+	}
+	if err := witness("before", z.LedgerFS(), z.LedgerVKey()); err != nil {
+		t.Errorf("who has never seen the change, with the new key: %v", err)
+	}
+	if err := witness("before", copied(stolen), old); !hasCode(err, "witness-log") {
+		t.Errorf("back to the old key: %v", err)
+	}
+}
+
 // failingRename lets so many renames below a directory pass, and no more.
 type failingRename struct {
 	durable.OS

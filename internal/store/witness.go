@@ -9,8 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
@@ -23,7 +26,10 @@ import (
 // returned, so that a crash cannot make it forget what it has vouched for. A
 // missing file means that it has seen nothing yet. public is the log's
 // published directory (the one with `checkpoint` in it).
-func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now time.Time) ([]byte, error) {
+//
+// A key that the log's own entries say was given up is refused (key-replaced), on whatever paper it stands. If what was cosigned last is signed by another key than
+// log, this must be one of former, which officers' roots gave the log before, or the entries must lead from it to log: else witness-log.
+func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now time.Time, former ...trust.VKey) ([]byte, error) {
 	// One run at a time: two could cosign two continuations of the same state.
 	lock, err := os.OpenFile(state+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -48,14 +54,61 @@ func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now t
 	if err != nil {
 		return nil, fmt.Errorf("witness: %w", err)
 	}
-	_, cosigned, err := ledger.Cosign(seen, msg, log, public, key, now)
+	c, cosigned, err := ledger.Cosign(seen, msg, log, public, key, now)
 	if err != nil {
+		return nil, err
+	}
+	if bySome(held, former) {
+		held = nil // officers' roots say how the log came by its key
+	}
+	// The last entry that was seen, too: by the former key alone this witness may have cosigned the tree that ends with the change.
+	if err := followKey(ledger.NewLog(public, c), max(seen.Size-1, 0), held, log); err != nil {
 		return nil, err
 	}
 	if err := durable.WriteAll(durable.OS{}, filepath.Dir(state), durable.File{Path: state, Data: cosigned, Perm: 0o600}); err != nil {
 		return nil, fmt.Errorf("witness: %w", err)
 	}
 	return cosigned, nil
+}
+
+// bySome reports whether one of the keys has signed a checkpoint.
+func bySome(note []byte, keys []trust.VKey) bool {
+	return slices.ContainsFunc(keys, func(k trust.VKey) bool {
+		_, err := ledger.OpenCheckpoint(note, k.Name, k)
+		return err == nil
+	})
+}
+
+// followKey reads a log from an entry on for changes of its key. held is what was signed before, nil if nothing is to be followed from there.
+func followKey(log *ledger.Log, from int64, held []byte, key trust.VKey) error {
+	c := log.Checkpoint()
+	follow := held != nil && !bySome(held, []trust.VKey{key})
+	var at string // the key that has been followed so far
+	err := log.Range(context.Background(), from, c.Size, func(i int64, leaf []byte, _ tlog.Hash) error {
+		e, err := statement.ParseEnvelope(leaf)
+		if err != nil || e.Kind() != statement.KindKeyChanged {
+			return nil
+		}
+		s := e.Unverified()
+		if s.Predicate["context"] != string(trust.ContextCheckpoint) {
+			return nil
+		}
+		was, _ := s.Predicate["from"].(string)
+		if was == key.String() {
+			return trust.Refuse("key-replaced", c.Origin, "by entry %d of this very ledger it has given up the key %s", i, key.ID()).
+				WithHint(fmt.Sprintf("the new key stands in root %v, which the entry is about: give --root, the fingerprint of the first root, and --roots; or have the new key read out by two officers", s.Predicate["version"]))
+		}
+		v, err := trust.ParseVKey(was)
+		if err == nil && (was == at || at == "" && bySome(held, []trust.VKey{v})) {
+			at, _ = s.Predicate["to"].(string)
+		}
+		return nil
+	})
+	if err == nil && follow && at != key.String() {
+		err = trust.Refuse("witness-log", c.Origin, "what this witness cosigned last is signed by another key than %s, and no entry since leads from the one to the other", key.ID()).
+			WithHint("give --root, the fingerprint of the first root, and --roots: they say whether officers have given the ledger this key")
+	}
+	return err
 }
 
 // maxAfterRestore is how far behind the end of a backup the entry "restored" is looked for: roots and orders alone stand between.
@@ -115,6 +168,10 @@ func WitnessRestored(state string, zone fs.FS, pin trust.Pinned, log trust.VKey,
 		}
 		_, cosigned, err := ledger.Cosign(ledger.Checkpoint{}, msg, log, files, key, now)
 		if err != nil {
+			return nil, err
+		}
+		// Of the keys since the end of the backup; those of what was given up do not count.
+		if err := followKey(tiles, max(r.Size-1, 0), nil, log); err != nil {
 			return nil, err
 		}
 		if err := durable.WriteAll(durable.OS{}, filepath.Dir(state), durable.File{Path: state, Data: cosigned, Perm: 0o600}); err != nil {

@@ -72,9 +72,22 @@ answers with another, and 'ledger witness add' takes that in.`,
 			if err != nil {
 				return err
 			}
-			note, err := store.Witness(stateFile, os.DirFS(args[0]), log, k, env.Clock())
+			held, err := frame.ReadBounded(stateFile, ledger.MaxCheckpoint)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			var given []trust.VKey
+			if from.root != "" {
+				given = slices.Concat(keys.Now, keys.Former)
+			}
+			note, err := store.Witness(stateFile, os.DirFS(args[0]), log, k, env.Clock(), given...)
 			if err != nil {
 				return err
+			}
+			if held != nil {
+				if _, err := ledger.OpenCheckpoint(held, log.Name, log); err != nil {
+					env.Say("the ledger has CHANGED ITS KEY since this witness cosigned it last: from now on it is %s; compare that with what officers say", log)
+				}
 			}
 			next, _, err := ledger.OpenCosigned(note, log.Name, log, k.VKey())
 			if err != nil {
@@ -195,7 +208,7 @@ that size.`,
 				}
 			}
 			if from < 0 || from > now.Size {
-				return frame.Usage("--from %d: the ledger has %d entries", from, now.Size)
+				return frame.Usage("--from %d: the ledger has %s", from, trust.Count(now.Size, "entry"))
 			}
 			g, err := ledger.NewLog(z.LedgerFS(), now).ProveGrowth(from, note)
 			if err != nil {
@@ -206,7 +219,7 @@ that size.`,
 				return err
 			}
 			return env.Result(map[string]any{"witness": name, "origin": now.Origin, "old": from, "size": now.Size, "bytes": len(data), "file": out}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: for %s, %s from %d entries to %d, %d bytes\n", out, name, now.Origin, from, now.Size, len(data))
+				fmt.Fprintf(w, "%s: for %s, %s from %s to %d, %s\n", out, name, now.Origin, trust.Count(from, "entry"), now.Size, trust.Count(len(data), "byte"))
 			})
 		},
 	}
@@ -344,7 +357,7 @@ func witnessList(env *frame.Env) *cobra.Command {
 						fmt.Fprintf(w, "%-20s has not cosigned yet\n", name)
 						return
 					}
-					fmt.Fprintf(w, "%-20s size %d on %s; %d entries since\n", name, out.Size, out.Time, out.Behind)
+					fmt.Fprintf(w, "%-20s size %d on %s; %s since\n", name, out.Size, out.Time, trust.Count(out.Behind, "entry"))
 				})
 				if err != nil {
 					return err

@@ -119,6 +119,26 @@ func OpenCheckpoint(msg []byte, origin string, log trust.VKey) (Checkpoint, erro
 	return c, nil
 }
 
+// Leaving says which key a log goes on with, in words, if it is another than the one given: that has signed only beside it, for the last time. The one that comes has
+// the first line of the log's name, as [SignCheckpoint] writes them. It is a claim, for those who have nothing else of the log at hand.
+func Leaving(msg []byte, log trust.VKey) (next string, leaving bool) {
+	_, lines, err := trust.SplitNote("checkpoint", msg, maxText)
+	if err != nil {
+		return "", false
+	}
+	for _, line := range lines {
+		word, ok := strings.CutPrefix(line, "— "+log.Name+" ")
+		if !ok {
+			continue
+		}
+		if sig, err := base64.StdEncoding.DecodeString(word); err == nil && len(sig) > 4 {
+			hash := binary.BigEndian.Uint32(sig)
+			return fmt.Sprintf("%s+%08x", log.Name, hash), hash != log.Hash()
+		}
+	}
+	return "", false
+}
+
 // OpenCosigned verifies a checkpoint that a witness has cosigned, and says when it did.
 func OpenCosigned(msg []byte, origin string, log, witness trust.VKey) (Checkpoint, time.Time, error) {
 	if _, err := OpenCheckpoint(msg, origin, log); err != nil {

@@ -9,7 +9,8 @@ import (
 // CosignGrowth is [Cosign] for a witness that has not the log's files, but what
 // was carried to it: a checkpoint, and the proof that it only grew since the
 // size that this witness cosigned last. It returns the same, and refuses the
-// same; and where the proof begins at another size than seen, witness-stale.
+// same; where the proof begins at another size than seen, witness-stale; and
+// where the log goes on with another key than this one, key-replaced.
 func CosignGrowth(seen Checkpoint, g *Growth, log trust.VKey, key trust.Signer, now time.Time) (Checkpoint, []byte, error) {
 	c, err := OpenCheckpoint(g.Checkpoint, log.Name, log)
 	if err != nil {
@@ -17,6 +18,10 @@ func CosignGrowth(seen Checkpoint, g *Growth, log trust.VKey, key trust.Signer, 
 	}
 	if err := follows(seen, g, c); err != nil {
 		return Checkpoint{}, nil, witnessRefusal(err)
+	}
+	if next, leaving := Leaving(g.Checkpoint, log); leaving {
+		return Checkpoint{}, nil, trust.Refuse("key-replaced", c.Origin, "it goes on with %s; %s signs beside that for the last time", next, log.ID()).
+			WithHint("give --root, the fingerprint of the first root, and --roots: the newest of them must name the key that comes")
 	}
 	logLine, err := SignatureLine(g.Checkpoint, log)
 	if err != nil {
