@@ -215,3 +215,17 @@ func TestVKeyAgainstPackageNote(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCount(t *testing.T) {
+	for _, tt := range []struct {
+		n           int64
+		thing, want string
+	}{
+		{1, "key", "1 key"}, {0, "key", "0 keys"}, {2, "key", "2 keys"}, {1, "entry", "1 entry"}, {3, "entry", "3 entries"}, {1, "hash", "1 hash"}, {2, "hash", "2 hashes"},
+		{1 << 40, "byte", "1099511627776 bytes"}, {-2, "day", "-2 days"},
+	} {
+		if got := Count(tt.n, tt.thing); got != tt.want {
+			t.Errorf("%d %s: %q, want %q", tt.n, tt.thing, got, tt.want)
+		}
+	}
+}

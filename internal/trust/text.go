@@ -420,4 +420,19 @@ func Clip(s string) string {
 	return s
 }
 
+// Count prints a number of things: 1 key, 2 keys, 3 entries.
+func Count[N int | int64](n N, thing string) string {
+	if n != 1 {
+		switch {
+		case strings.HasSuffix(thing, "ry"):
+			thing = strings.TrimSuffix(thing, "y") + "ies"
+		case strings.HasSuffix(thing, "sh"):
+			thing += "es"
+		default:
+			thing += "s"
+		}
+	}
+	return strconv.FormatInt(int64(n), 10) + " " + thing
+}
+
 func appendNumber(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }

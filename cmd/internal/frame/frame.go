@@ -222,11 +222,7 @@ func (e *Env) report(err error) int {
 		}
 		return code
 	}
-	word := "reasons"
-	if len(rs) == 1 {
-		word = "reason"
-	}
-	fmt.Fprintf(e.Stderr, "%s: refused, %d %s:\n", e.Program, len(rs), word)
+	fmt.Fprintf(e.Stderr, "%s: refused, %s:\n", e.Program, trust.Count(len(rs), "reason"))
 	seen := map[string]bool{}
 	var hints []string
 	for _, r := range rs {

@@ -116,7 +116,7 @@ func archiveVerify(env *frame.Env) *cobra.Command {
 					return err
 				}
 			}
-			env.Say("%s, all signed", count(len(all), "item"))
+			env.Say("%s, all signed", trust.Count(len(all), "item"))
 			return nil
 		},
 	}
@@ -224,7 +224,7 @@ func archiveExport(env *frame.Env) *cobra.Command {
 					size += item.NarSize
 					paths = append(paths, item.Path.String())
 				}
-				return result(env, name, map[string]any{"file": name, "items": paths, "nar_bytes": size}, fmt.Sprintf("%s, %d bytes of nars", count(len(done), "item"), size))
+				return result(env, name, map[string]any{"file": name, "items": paths, "nar_bytes": size}, fmt.Sprintf("%s, %d bytes of nars", trust.Count(len(done), "item"), size))
 			})
 		},
 	}
@@ -278,7 +278,7 @@ func archiveImport(env *frame.Env) *cobra.Command {
 			})
 			if err != nil {
 				if passed > 0 {
-					env.Say("before that %s went to guix-daemon and may be in the store", count(passed, "item"))
+					env.Say("before that %s went to guix-daemon and may be in the store", trust.Count(passed, "item"))
 				}
 				var said *daemon.Error
 				if errors.As(err, &said) && strings.Contains(said.Message, "unauthorized public key") {

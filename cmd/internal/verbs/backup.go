@@ -61,7 +61,7 @@ func printBackup(env *frame.Env, kind, path string, m *backup.Manifest, lost []t
 	v := map[string]any{"type": kind, "path": path, "origin": m.Checkpoint.Origin, "date": trust.FormatDate(m.Date), "size": m.Checkpoint.Size, "root": m.Checkpoint.RootText(),
 		"files": len(m.Files), "bytes": m.Bytes(), "keys": m.Keys, "lost": missing}
 	return env.Result(v, func(w io.Writer) {
-		fmt.Fprintf(w, "origin   %s\ndate     %s\nledger   %d entries, root %s\nfiles    %d, %s\nkeys     %s\n", m.Checkpoint.Origin, trust.FormatDate(m.Date), m.Checkpoint.Size,
+		fmt.Fprintf(w, "origin   %s\ndate     %s\nledger   %s, root %s\nfiles    %d, %s\nkeys     %s\n", m.Checkpoint.Origin, trust.FormatDate(m.Date), trust.Count(m.Checkpoint.Size, "entry"),
 			m.Checkpoint.RootText(), len(m.Files), frame.Bytes(m.Bytes()), map[bool]string{true: "with", false: "without"}[m.Keys])
 		if len(lost) > 0 {
 			fmt.Fprintf(w, "lost     %d blobs that the catalog names were missing already, the first %s\n", len(lost), lost[0])
@@ -179,10 +179,10 @@ func backupRestore(env *frame.Env) *cobra.Command {
 			}
 			err = env.Result(map[string]any{"type": "restored", "zone": args[1], "origin": at.Origin, "size": at.Size, "root": at.RootText(), "known": r.Evidence,
 				"rebuilt": r.Rebuilt, "waits": r.Waits, "lost": missing}, func(w io.Writer) {
-				fmt.Fprintf(w, "zone     %s\norigin   %s\nledger   %d entries, root %s\n", args[1], at.Origin, at.Size, at.RootText())
+				fmt.Fprintf(w, "zone     %s\norigin   %s\nledger   %s, root %s\n", args[1], at.Origin, trust.Count(at.Size, "entry"), at.RootText())
 				switch {
 				case r.Waits && r.Evidence > r.End.Size:
-					fmt.Fprintf(w, "lost     %d entries that others have seen\n", r.Evidence-r.End.Size)
+					fmt.Fprintf(w, "lost     %s that others have seen\n", trust.Count(r.Evidence-r.End.Size, "entry"))
 				case r.Waits:
 					fmt.Fprintln(w, "lost     nobody knows: nothing of the ledger's newest state was at hand")
 				}
@@ -248,7 +248,7 @@ func backupResume(env *frame.Env) *cobra.Command {
 				return err
 			}
 			return env.Result(map[string]any{"type": "resumed", "origin": at.Origin, "size": at.Size}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s goes on with %d entries\n", at.Origin, at.Size)
+				fmt.Fprintf(w, "%s goes on with %s\n", at.Origin, trust.Count(at.Size, "entry"))
 			})
 		},
 	}

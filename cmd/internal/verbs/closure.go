@@ -10,6 +10,7 @@ import (
 
 	"sallyport/cmd/internal/frame"
 	"sallyport/guix/derivation"
+	"sallyport/internal/trust"
 )
 
 func derivationClosure(env *frame.Env) *cobra.Command {
@@ -46,7 +47,7 @@ func derivationClosure(env *frame.Env) *cobra.Command {
 			for range g.Fixed() {
 				nfixed++
 			}
-			env.Say("%s, %d fixed, %s: every path recomputed and equal", count(g.Len(), "derivation"), nfixed, count(len(g.Sources()), "source"))
+			env.Say("%s, %d fixed, %s: every path recomputed and equal", trust.Count(g.Len(), "derivation"), nfixed, trust.Count(len(g.Sources()), "source"))
 			return nil
 		},
 	}

@@ -234,7 +234,7 @@ func derivationVerify(env *frame.Env) *cobra.Command {
 				}
 			}
 			return env.Result(map[string]int{"derivations": len(roots), "outputs": outputs, "fixed": fixed, "closure": g.Len()}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s, %s, %d fixed: every path recomputed and equal", count(len(roots), "derivation"), count(outputs, "output"), fixed)
+				fmt.Fprintf(w, "%s, %s, %d fixed: every path recomputed and equal", trust.Count(len(roots), "derivation"), trust.Count(outputs, "output"), fixed)
 				if more := g.Len() - len(roots); more > 0 {
 					fmt.Fprintf(w, "; so are those of %d that they stand on", more)
 				}

@@ -111,7 +111,7 @@ func inspectOne(ctx context.Context, env *frame.Env, child *confine.Child, path 
 		}
 	}
 	return r, env.Result(map[string]any{"type": "summary", "path": path, "files": r.Files, "bytes": r.Bytes, "confinement": child.Confinement()}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %d files, %s looked at\n", path, r.Files, frame.Bytes(r.Bytes))
+		fmt.Fprintf(w, "%s: %s, %s looked at\n", path, trust.Count(r.Files, "file"), frame.Bytes(r.Bytes))
 	})
 }
 

@@ -354,7 +354,7 @@ neither zone nor copy, only what stands on paper: the ledger's key (--log), or t
 			}
 			c := log.Checkpoint()
 			return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "root": hex.EncodeToString(c.Root[:])}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %d entries, root %x: good\n", c.Origin, c.Size, c.Root[:])
+				fmt.Fprintf(w, "%s: %s, root %x: good\n", c.Origin, trust.Count(c.Size, "entry"), c.Root[:])
 			})
 		},
 	}

@@ -3,7 +3,6 @@ package verbs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -161,7 +160,7 @@ func (x *export) run(cmd *cobra.Command) (err error) {
 		defer p.Done()
 		f.Progress = func(n int, bytes int64) {
 			told += n
-			p.Note(fmt.Sprintf("%d entries", told))
+			p.Note(trust.Count(told, "entry"))
 			p.Add(bytes)
 		}
 	}
@@ -170,7 +169,7 @@ func (x *export) run(cmd *cobra.Command) (err error) {
 		return frame.Usage("%v", err)
 	}
 	if err == nil && (x.out != "" || x.send != "") {
-		x.env.Say("%d entries told, up to and without %d", told, f.Next)
+		x.env.Say("%s told, up to and without %d", trust.Count(told, "entry"), f.Next)
 	}
 	return err
 }

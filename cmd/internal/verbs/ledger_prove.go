@@ -60,14 +60,14 @@ The checkpoint in the file is the present one, with what witnesses have cosigned
 			c := log.Checkpoint()
 			if cmd.Flags().Changed("consistency") {
 				if consistency < 0 || consistency > c.Size {
-					return frame.Usage("--consistency %d: the ledger has %d entries", consistency, c.Size)
+					return frame.Usage("--consistency %d: the ledger has %s", consistency, trust.Count(c.Size, "entry"))
 				}
 				g, err := log.ProveGrowth(consistency, note)
 				if err != nil {
 					return err
 				}
 				return writeProof(env, out, g.Marshal(), map[string]any{"origin": c.Origin, "old": consistency, "size": c.Size, "hashes": len(g.Path)},
-					fmt.Sprintf("%s has only grown from %d entries to %d: %d hashes", c.Origin, consistency, c.Size, len(g.Path)))
+					fmt.Sprintf("%s has only grown from %s to %d: %s", c.Origin, trust.Count(consistency, "entry"), c.Size, trust.Count(len(g.Path), "hash")))
 			}
 			var index int64
 			if digest != "" {
@@ -83,7 +83,7 @@ The checkpoint in the file is the present one, with what witnesses have cosigned
 				return err
 			}
 			return writeProof(env, out, p.Marshal(), map[string]any{"origin": c.Origin, "index": index, "size": c.Size, "hashes": len(p.Path)},
-				fmt.Sprintf("entry %d is in %s, which has %d entries: %d hashes", index, c.Origin, c.Size, len(p.Path)))
+				fmt.Sprintf("entry %d is in %s, which has %s: %s", index, c.Origin, trust.Count(c.Size, "entry"), trust.Count(len(p.Path), "hash")))
 		},
 	}
 	f := c.Flags()
@@ -229,7 +229,7 @@ func (p *proofFlags) verify(ctx context.Context, env *frame.Env, from *paper) er
 		Size      int64    `json:"size"`
 		Witnesses []string `json:"witnesses"`
 	}{r, c.Size, names}, func(w io.Writer) {
-		fmt.Fprintf(w, "entry %d is in %s, which has %d entries: good\n", proof.Index, c.Origin, c.Size)
+		fmt.Fprintf(w, "entry %d is in %s, which has %s: good\n", proof.Index, c.Origin, trust.Count(c.Size, "entry"))
 		fmt.Fprintf(w, "%s  %s, signed by %s (signature: %s)\n%s\n", r.Time, r.Kind, r.Signer, r.Signature, r.Sentence())
 		printWitnesses(w, l, names)
 	})
@@ -280,7 +280,7 @@ func (p *proofFlags) verifyGrowth(env *frame.Env, l *published, data []byte) err
 		return err
 	}
 	return env.Result(map[string]any{"type": "growth", "origin": c.Origin, "old": old.Size, "size": c.Size, "root": hex.EncodeToString(c.Root[:]), "witnesses": names}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s has only grown, from %d entries to %d: good\n", c.Origin, old.Size, c.Size)
+		fmt.Fprintf(w, "%s has only grown, from %s to %d: good\n", c.Origin, trust.Count(old.Size, "entry"), c.Size)
 		printWitnesses(w, l, names)
 	})
 }

@@ -137,7 +137,7 @@ verifies stands in the JSON as "signature", and is said aloud where it does not.
 				return showOne(env, l, log, index)
 			}
 			if from > c.Size {
-				return frame.Usage("--from %d: the ledger has %d entries", from, c.Size)
+				return frame.Usage("--from %d: the ledger has %s", from, trust.Count(c.Size, "entry"))
 			}
 			if last > 0 && f.isEmpty() {
 				from = max(from, c.Size-int64(last))

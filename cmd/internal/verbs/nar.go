@@ -162,18 +162,10 @@ func narVerify(env *frame.Env) *cobra.Command {
 				return err
 			}
 			return env.Result(map[string]any{"file": args[0], "nodes": nodes, "files": files, "bytes": size}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: well-formed, %s, %d bytes\n", args[0], count(files, "file"), size)
+				fmt.Fprintf(w, "%s: well-formed, %s, %s\n", args[0], trust.Count(files, "file"), trust.Count(size, "byte"))
 			})
 		},
 	}
-}
-
-// count prints a number of things.
-func count[N int | int64](n N, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func narList(env *frame.Env) *cobra.Command {

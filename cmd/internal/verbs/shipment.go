@@ -74,7 +74,7 @@ func shipmentVerify(env *frame.Env) *cobra.Command {
 				return err
 			}
 			return env.Result(map[string]any{"shipment": v.Manifest.Number, "manifest": v.Digest.String(), "items": len(v.Manifest.Items), "bytes": v.Bytes, "collectors": v.Signers}, func(w io.Writer) {
-				fmt.Fprintf(w, "shipment %d: %d items, %s, signed by %s: good\n", v.Manifest.Number, len(v.Manifest.Items), frame.Bytes(v.Bytes), strings.Join(v.Signers, ", "))
+				fmt.Fprintf(w, "shipment %d: %s, %s, signed by %s: good\n", v.Manifest.Number, trust.Count(len(v.Manifest.Items), "item"), frame.Bytes(v.Bytes), strings.Join(v.Signers, ", "))
 			})
 		},
 	}

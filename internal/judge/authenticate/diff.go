@@ -485,7 +485,7 @@ func (d *Difference) Text() []byte {
 	if !d.Forward {
 		fmt.Fprintf(&b, "NOT FORWARD: the new commit does not descend from the old one\n")
 	} else {
-		fmt.Fprintf(&b, "%d commits\n", d.Commits)
+		fmt.Fprintf(&b, "%s\n", trust.Count(d.Commits, "commit"))
 	}
 	printKeys := func(k DiffKeys, indent string) {
 		for _, s := range k.Added {
@@ -517,13 +517,13 @@ func (d *Difference) Text() []byte {
 		if s.New {
 			mark = "NEW SIGNER: "
 		}
-		fmt.Fprintf(&b, "%ssigned by %s: %d commits", mark, s.Key, s.Commits)
+		fmt.Fprintf(&b, "%ssigned by %s: %s", mark, s.Key, trust.Count(s.Commits, "commit"))
 		if s.User != "" {
 			fmt.Fprintf(&b, ", %s", s.User)
 		}
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "%d files changed, %d packages\n", d.Changed, d.Renamed)
+	fmt.Fprintf(&b, "%s changed, %s\n", trust.Count(d.Changed, "file"), trust.Count(d.Renamed, "package"))
 	for _, m := range d.Packages {
 		fmt.Fprintf(&b, "  %s:", m.Path)
 		for _, l := range []struct {

@@ -228,7 +228,7 @@ func printPinned(env *frame.Env, o *channels.Outcome) error {
 		} else if out.From != "" && !o.Again {
 			fmt.Fprintf(w, "forward from commit %s\n", out.From)
 		}
-		fmt.Fprintf(w, "%d commits are authentic since the introduction %s; checkout %s, %s\n", out.Commits, o.Introduction, out.NarHash, frame.Bytes(out.NarSize))
+		fmt.Fprintf(w, "%s authentic since the introduction %s; checkout %s, %s\n", trust.Count(out.Commits, "commit"), o.Introduction, out.NarHash, frame.Bytes(out.NarSize))
 		for _, code := range channel.FindingCodes() {
 			if n := out.Noted[code[0]]; n > 0 {
 				fmt.Fprintf(w, "finding %s: %d: %s\n", code[0], n, code[1])

@@ -117,7 +117,7 @@ func TestChannel(t *testing.T) {
 		t.Errorf("%+v\n%s", inJSON, j.Stdout)
 	}
 	request := write("request.toml", fmt.Sprintf("enclave = \"keep\"\n[[channel]]\nname = \"guix\"\nrepository = %q\n", repo))
-	check("request", run("request", "check", request), 0, "1 channels")
+	check("request", run("request", "check", request), 0, "1 channel ")
 	check("request with two", run("request", "check", write("two.toml", "enclave = \"keep\"\n"+strings.Repeat("[[channel]]\nname = \"guix\"\nrepository = \"x\"\n", 2))), 2, "stands twice")
 	check("ledger", run("ledger", "verify"), 0)
 }

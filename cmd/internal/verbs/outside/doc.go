@@ -35,7 +35,7 @@ func request(env *frame.Env) *cobra.Command {
 				return err
 			}
 			return env.Result(map[string]any{"enclave": r.Enclave, "sources": len(r.Source), "derivations": len(r.Derivation), "channels": len(r.Channel)}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %d sources, %d derivations, %d channels for enclave %s\n", args[0], len(r.Source), len(r.Derivation), len(r.Channel), r.Enclave)
+				fmt.Fprintf(w, "%s: %s, %s, %s for enclave %s\n", args[0], trust.Count(len(r.Source), "source"), trust.Count(len(r.Derivation), "derivation"), trust.Count(len(r.Channel), "channel"), r.Enclave)
 			})
 		},
 	})
@@ -98,7 +98,7 @@ func collectVerb(env *frame.Env) *cobra.Command {
 					if c.Sent > 0 {
 						basis += fmt.Sprintf("; shipment %d has it already", c.Sent)
 					}
-					fmt.Fprintf(w, "channel %s at %s, %d commits authentic: %s\n", c.Channel, c.Commit, c.Commits, basis)
+					fmt.Fprintf(w, "channel %s at %s, %s authentic: %s\n", c.Channel, c.Commit, trust.Count(c.Commits, "commit"), basis)
 					for _, e := range c.Excused {
 						fmt.Fprintf(w, "EXCUSED %s\n", e)
 					}
@@ -106,7 +106,7 @@ func collectVerb(env *frame.Env) *cobra.Command {
 				for _, o := range out.Outputs {
 					fmt.Fprintf(w, "will build %12s  %s\n", o.ID, o.Path)
 				}
-				fmt.Fprintf(w, "%d items, %s; %d files looked at:%s\n", len(out.Items), frame.Bytes(out.Bytes), out.Files, verbs.Severities(out.Findings))
+				fmt.Fprintf(w, "%s, %s; %s looked at:%s\n", trust.Count(len(out.Items), "item"), frame.Bytes(out.Bytes), trust.Count(out.Files, "file"), verbs.Severities(out.Findings))
 				for _, f := range out.Details {
 					if f.Severity == "high" || f.Severity == "block" {
 						verbs.PrintFinding(w, f.Finding)
@@ -171,7 +171,7 @@ that knows the enclave's root ('trust accept') checks before the shipment gets i
 				return frame.WithHint(err, "the volume is whole; 'sallyport shipment slip %s' prints its slip again", args[0])
 			}
 			return env.Result(out, func(w io.Writer) {
-				fmt.Fprintf(w, "shipment %d: %d items, %s in %s\n\nThe slip, which travels by another way (%s):\n\n%s", out.Number, out.Items, frame.Bytes(out.Bytes), out.Volume, slip, out.Slip.Text())
+				fmt.Fprintf(w, "shipment %d: %s, %s in %s\n\nThe slip, which travels by another way (%s):\n\n%s", out.Number, trust.Count(out.Items, "item"), frame.Bytes(out.Bytes), out.Volume, slip, out.Slip.Text())
 			})
 		},
 	}
