@@ -30,7 +30,7 @@ func serve(t testing.TB, handle func(net.Conn)) *Agent {
 	t.Helper()
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait) // whoever serves must end with the connection
-	return &Agent{Name: "TEST", Answer: 5 * time.Second, Touch: 5 * time.Second, Dial: func(context.Context) (net.Conn, error) {
+	return &Agent{Name: "TEST", Answer: 5 * time.Minute, Touch: 5 * time.Minute, Dial: func(context.Context) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		wg.Go(func() {
 			defer theirs.Close()

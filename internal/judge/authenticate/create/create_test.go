@@ -205,6 +205,14 @@ func TestGPG(t *testing.T) {
 		}
 		os.RemoveAll(home)
 	})
+	// gpg waits five seconds for its agent, which may need longer on a busy machine.
+	for range 20 {
+		launch := exec.Command("gpgconf", "--launch", "gpg-agent")
+		launch.Env = env
+		if launch.Run() == nil {
+			break
+		}
+	}
 	passphrase := "correct horse"
 	for name, text := range map[string]string{"pass": passphrase + "\n", "gpg.conf": "pinentry-mode loopback\npassphrase-file " + home + "/pass\n"} {
 		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {

@@ -58,6 +58,14 @@ func newBench(t testing.TB) *bench {
 	if err := os.Mkdir(filepath.Join(dir, "gnupg"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	// gpg waits five seconds for its agent, which may need longer on a busy machine.
+	if _, err := exec.LookPath("gpgconf"); err == nil {
+		for range 20 {
+			if _, err := b.try("", "gpgconf", "--launch", "gpg-agent"); err == nil {
+				break
+			}
+		}
+	}
 	b.run("", "git", "init", "-q", "-b", "main", "repo")
 	b.run("", "git", "-C", "repo", "commit", "-q", "--allow-empty", "-m", "unsigned")
 	return b
