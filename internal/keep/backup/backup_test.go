@@ -21,6 +21,7 @@ import (
 	"sallyport/internal/enclavetest"
 	"sallyport/internal/keep/backup"
 	"sallyport/internal/store"
+	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
 )
@@ -350,6 +351,36 @@ func TestKeysChanged(t *testing.T) {
 	// And a root that names keys which the zone has not yet is refused.
 	if _, _, err := b.restore(with, backup.RestoreOptions{Roots: roots}); code(err) != "key-unnamed" {
 		t.Error(err)
+	}
+	// The thief of the former key signs what was published behind the change, as if it had survived.
+	secret, err := os.ReadFile(filepath.Join(with, "keys", "ledger.key"))
+	b.must(err)
+	stolen, err := trust.ParseKey(secret, nil)
+	b.must(err)
+	_, at, err := b.Zone.Checkpoint()
+	b.must(err)
+	note, err := ledger.SignCheckpoint(at, stolen)
+	b.must(err)
+	thief := filepath.Join(t.TempDir(), "public")
+	b.must(os.CopyFS(thief, os.DirFS(public)))
+	b.must(os.WriteFile(filepath.Join(thief, "ledger", "checkpoint"), note, 0o644))
+	if _, _, err := b.restore(with, backup.RestoreOptions{Public: thief, Keys: now}); code(err) != "key-replaced" {
+		t.Errorf("what the thief published: %v", err)
+	}
+	// What survived is signed by a key that the newest root at hand does not name: that may be old, or the thief's. Officers decide.
+	if r, _, err := b.restore(with, backup.RestoreOptions{Public: filepath.Join(with, "public"), Keys: now, Roots: roots}); err != nil || !r.Waits || !r.Former {
+		t.Errorf("signed by a former key: %+v, %v", r, err)
+	}
+	// The first root, compared with the fingerprint that officers give.
+	first, err := b.Zone.ReadPublic("root/1")
+	b.must(err)
+	text, _, err := trust.SplitNote("root", first, trust.MaxRootSize)
+	b.must(err)
+	if _, _, err := b.restore(after, backup.RestoreOptions{Newest: []string{b.state}, Root: trust.Sum(text)}); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := b.restore(after, backup.RestoreOptions{Newest: []string{b.state}, Root: trust.Sum(nil)}); code(err) != "root-pin" {
+		t.Errorf("another enclave's fingerprint: %v", err)
 	}
 }
 

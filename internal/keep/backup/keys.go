@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,9 +9,12 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"sallyport/internal/store"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 // atHand is what the roots say of a zone's keys, as far as roots are at hand: those of the backup, of what survived, and those that were named. They begin with the backup's own first
@@ -48,7 +52,57 @@ func keysAtHand(zone string, opts RestoreOptions) (*atHand, error) {
 		// One that is here already, or does not follow, is judged when the zone takes it.
 		_ = a.follow(note)
 	}
+	if opts.Root != nil {
+		if len(a.chain) == 0 {
+			return nil, trust.Refuse("root-missing", "root/1", "no root is at hand to be compared with the fingerprint")
+		}
+		if !opts.Root.Matches(a.chain[0].Digest()) {
+			return nil, trust.Refuse("root-pin", "root/1", "it has the fingerprint %s, officers gave another", trust.Fingerprint(a.chain[0].Digest())).
+				WithHint("the backup, or what survived, is of another enclave, or somebody made it: keep it as evidence")
+		}
+	}
 	return a, nil
+}
+
+// formerKey reports whether what was put back is signed by none of the keys that the newest root at hand gives the ledger.
+func formerKey(zone string, a *atHand) (bool, error) {
+	if len(a.chain) == 0 {
+		return false, nil
+	}
+	now := a.chain[len(a.chain)-1].CheckpointKeys(a.key.Name)
+	note, err := ledger.ReadCheckpoint(os.DirFS(filepath.Join(zone, "public", "ledger")))
+	if err != nil {
+		return false, err
+	}
+	for _, k := range now {
+		if _, err := ledger.OpenCheckpoint(note, k.Name, k); err == nil {
+			return false, nil
+		}
+	}
+	return len(now) > 0, nil
+}
+
+// gaveUp refuses a ledger whose own entries give up the key that alone has signed it.
+func gaveUp(log *ledger.Log, note []byte) error {
+	c := log.Checkpoint()
+	return log.Range(context.Background(), 0, c.Size, func(i int64, leaf []byte, _ tlog.Hash) error {
+		e, err := statement.ParseEnvelope(leaf)
+		if err != nil || e.Kind() != statement.KindKeyChanged {
+			return nil
+		}
+		s := e.Unverified()
+		to, _ := s.Predicate["to"].(string)
+		from, _ := s.Predicate["from"].(string)
+		was, err := trust.ParseVKey(from)
+		if err != nil || s.Predicate["context"] != string(trust.ContextCheckpoint) || c.Size <= i+1 {
+			return nil
+		}
+		if _, err := ledger.OpenCheckpoint(note, was.Name, was); err != nil || was.Name != c.Origin {
+			return nil
+		}
+		return trust.Refuse("key-replaced", "public/ledger/checkpoint", "its %d entries are signed by %s, which by entry %d gave its place to %.200s", c.Size, was.ID(), i, to).
+			WithHint("ALARM: somebody uses a key that the ledger has given up: keep this as evidence, and tell the security officer")
+	})
 }
 
 func readRoot(path string) ([]byte, error) {

@@ -22,13 +22,14 @@ import (
 // RestoreOptions are what putting a backup back needs.
 type RestoreOptions struct {
 	store.Options
-	Ledger   trust.VKey // the ledger's key, from paper; zero: the one in the backup
-	Keys     string     // a directory with ledger.key and station.key; empty: those in the backup
-	Public   string     // the published directory that survived; empty: that of the backup
-	Blobs    string     // a directory of blobs (a zone's cas) that survived: those that the backup has not are taken from there; empty: none
-	Newest   []string   // what is at hand of the log's newest state: zones, published directories, checkpoints' files
-	Roots    [][]byte   // newer roots, in their order
-	Orders   [][]byte   // newer orders, in their order
+	Ledger   trust.VKey   // the ledger's key, from paper; zero: the one in the backup
+	Root     trust.Pinned // the first root's fingerprint, from officers; nil: the backup's own first root is taken at its word
+	Keys     string       // a directory with ledger.key and station.key; empty: those in the backup
+	Public   string       // the published directory that survived; empty: that of the backup
+	Blobs    string       // a directory of blobs (a zone's cas) that survived: those that the backup has not are taken from there; empty: none
+	Newest   []string     // what is at hand of the log's newest state: zones, published directories, checkpoints' files
+	Roots    [][]byte     // newer roots, in their order
+	Orders   [][]byte     // newer orders, in their order
 	Progress func(bytes int64, file string)
 }
 
@@ -38,6 +39,7 @@ type Restored struct {
 	Evidence int64 // the largest size of the ledger that is known of; 0: nothing was at hand
 	Blobs    int64 // that were taken from what survived
 	Rebuilt  bool  // the catalog was made again from the published directory that survived
+	Former   bool  // what was put back is signed by a key of the ledger that the newest root at hand does not name: who stole that could have made its end
 	Waits    bool  // for officers' orders that name End
 	End      ledger.Checkpoint
 }
@@ -131,7 +133,10 @@ func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Re
 		// Nothing at hand says nothing; and who lost a disk does not know what stood on it.
 		lost = true
 	}
-	return out, goOn(ctx, zone, lost, hand, opts, out)
+	if out.Former, err = formerKey(zone, hand); err != nil {
+		return nil, err
+	}
+	return out, goOn(ctx, zone, lost || out.Former, hand, opts, out)
 }
 
 // spaceFor asks, before anything is copied, whether the backup fits.
@@ -215,6 +220,13 @@ func survived(zone string, m *Manifest, hand *atHand, opts RestoreOptions) error
 		return err
 	}
 	if err := log.Contains(m.Checkpoint); err != nil {
+		return err
+	}
+	note, err := ledger.ReadCheckpoint(tiles)
+	if err != nil {
+		return err
+	}
+	if err := gaveUp(log, note); err != nil {
 		return err
 	}
 	public := filepath.Join(zone, "public")
