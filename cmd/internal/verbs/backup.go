@@ -122,7 +122,7 @@ func readNotes(names []string) ([][]byte, error) {
 }
 
 func backupRestore(env *frame.Env) *cobra.Command {
-	var log, keys, public, blobs string
+	var log, keys, public, blobs, fingerprint string
 	var newest, roots, orders []string
 	c := &cobra.Command{
 		Use:   "restore DIR|FILE.tar NEWDIR",
@@ -135,7 +135,7 @@ func backupRestore(env *frame.Env) *cobra.Command {
 			"  it is another ledger             refused, and nothing is put back\n" +
 			"Where the published directory survived, --public names it: the zone then has all that was published, and its catalog is made again. --blobs\n" +
 			"names a zone's cas that survived: blobs that are not in the backup are taken from there, each by its digest.",
-		Example: "  sallyport-station backup restore --newest /srv/sallyport/inside --keys /media/safe/keys /mnt/backup/inside-2026-03-01 /srv/sallyport/new\n" +
+		Example: "  sallyport-station backup restore --fingerprint FINGERPRINT --newest /srv/sallyport/inside --keys /media/safe/keys /mnt/backup/inside-2026-03-01 /srv/sallyport/new\n" +
 			"  sallyport-station backup restore --newest wilma.state inside.tar /srv/sallyport/new\n" +
 			"  sallyport-station backup restore --public /srv/sallyport/inside/public --blobs /srv/sallyport/inside/cas inside.tar /srv/sallyport/new",
 		Args: cobra.ExactArgs(2),
@@ -144,6 +144,11 @@ func backupRestore(env *frame.Env) *cobra.Command {
 			var err error
 			if opts.Ledger, err = ledgerFlag(log); err != nil {
 				return err
+			}
+			if fingerprint != "" {
+				if opts.Root, err = trust.ParsePin(fingerprint); err != nil {
+					return frame.Usage("--fingerprint: %v", err)
+				}
 			}
 			if opts.Roots, err = readNotes(roots); err != nil {
 				return err
@@ -163,6 +168,12 @@ func backupRestore(env *frame.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if fingerprint == "" {
+				env.Say("NOT CHECKED: the first root; --fingerprint compares it with the fingerprint that officers have on paper")
+			}
+			if r.Former {
+				env.Say("the ledger ends with a checkpoint by a key that the newest root at hand does not name: it is older than that root, or made by who stole the key; officers decide")
+			}
 			env.ZoneDir = args[1]
 			z, err := env.Zone(cmd.Context())
 			if err != nil {
@@ -178,7 +189,7 @@ func backupRestore(env *frame.Env) *cobra.Command {
 				missing[i] = d.String()
 			}
 			err = env.Result(map[string]any{"type": "restored", "zone": args[1], "origin": at.Origin, "size": at.Size, "root": at.RootText(), "known": r.Evidence,
-				"rebuilt": r.Rebuilt, "waits": r.Waits, "lost": missing}, func(w io.Writer) {
+				"rebuilt": r.Rebuilt, "waits": r.Waits, "former": r.Former, "lost": missing}, func(w io.Writer) {
 				fmt.Fprintf(w, "zone     %s\norigin   %s\nledger   %s, root %s\n", args[1], at.Origin, trust.Count(at.Size, "entry"), at.RootText())
 				switch {
 				case r.Waits && r.Evidence > r.End.Size:
@@ -195,6 +206,7 @@ func backupRestore(env *frame.Env) *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&log, "log", "", "the ledger's checkpoint key (vkey), from paper")
+	f.StringVar(&fingerprint, "fingerprint", "", "of the first root, from officers' paper")
 	f.StringVar(&keys, "keys", "", "directory with ledger.key and station.key, if the backup has them not, or the zone got others since")
 	f.StringVar(&public, "public", "", "the published directory, if it survived")
 	f.StringVar(&blobs, "blobs", "", "the directory of blobs, if it survived")
