@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -55,6 +56,17 @@ func TestChannelsManual(t *testing.T) {
 		}
 		os.RemoveAll(home)
 	})
+	// gpg waits five seconds for its agent, which may need longer on a busy machine.
+	for range 20 {
+		launch := exec.Command("gpgconf", "--launch", "gpg-agent")
+		launch.Env = env
+		if launch.Run() == nil {
+			break
+		}
+	}
+	// The manual waits for a server, for as long as it takes.
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
 	change := strings.NewReplacer("key generate ", "key generate --no-passphrase ", "channel create ", "channel create --no-passphrase ", "127.0.0.1:8090", freeAddress(t))
 	var define, last string
 	for _, page := range []string{"ceremony.md", "channels.md"} {
@@ -67,7 +79,7 @@ func TestChannelsManual(t *testing.T) {
 				define = block
 				continue
 			}
-			cmd := exec.CommandContext(t.Context(), "bash", "-eu", "-o", "pipefail", "-c", define+change.Replace(block))
+			cmd := exec.CommandContext(ctx, "bash", "-eu", "-o", "pipefail", "-c", define+change.Replace(block))
 			cmd.Dir, cmd.Env = dir, env
 			out, err := cmd.CombinedOutput()
 			if err != nil {

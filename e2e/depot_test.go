@@ -46,7 +46,7 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-var client = &http.Client{Timeout: 20 * time.Second}
+var client = &http.Client{Timeout: limit}
 
 // depot starts a depot and stops it with the test.
 func (w *world) depot() *depot {

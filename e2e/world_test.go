@@ -122,7 +122,7 @@ func (w *world) command(ctx context.Context, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(binDir, args[0]), args[1:]...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), "SALLYPORT_ZONE=", "SALLYPORT_READER=", "SALLYPORT_PASSPHRASE_FILE=")
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = time.Minute
 	return cmd
 }
 

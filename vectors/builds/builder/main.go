@@ -147,13 +147,13 @@ func do(verb string, w []string) error {
 	case "exit":
 		os.Exit(number(w[0], 10))
 	case "dial":
-		c, err := net.DialTimeout(w[0], w[1], 2*time.Second)
+		c, err := net.DialTimeout(w[0], w[1], 30*time.Second)
 		if err != nil {
 			fmt.Printf("dial %s %s: no: %v\n", w[0], w[1], err)
 			return nil
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(2 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		b := make([]byte, 64)
 		n, _ := c.Read(b)
 		fmt.Printf("dial %s %s: yes: %q\n", w[0], w[1], b[:n])
