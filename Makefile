@@ -5,9 +5,14 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false
 PROGRAMS = sallyport sallyport-station sallyport-reader sallyport-verify
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: all build demo test test-long test-race test-peer bench check fuzz vet clean
+.PHONY: all fetch build demo test test-long test-race test-peer bench check fuzz vet clean
 
 all: build
+
+fetch: ## what comes over the network: the modules and the checker
+	go mod download
+	go mod verify
+	go run $(STATICCHECK) -version
 
 build: ## the four programs, static, in build/
 	@mkdir -p build
@@ -18,12 +23,12 @@ demo: ## carry sallyport-verify across a gap, then attack the enclave
 
 # Nothing from the test cache: tests that build the programs and drive them would not notice that these have changed.
 test: build ## all tests, the long ones included
-	go test -count=1 ./... -timeout 20m
+	go test -count=1 ./... -timeout 60m
 	go test ./internal/trust -run 'Passphrase|Vectors' -long
 
 # e2e drives programs that are built without the detector: it would watch the test alone.
 test-race: build
-	CGO_ENABLED=1 go test -race -short $$(go list ./... | grep -v '/e2e$$') -timeout 30m
+	CGO_ENABLED=1 go test -race -short $$(go list ./... | grep -v '/e2e$$') -timeout 60m
 
 test-peer: ## against the real Guix and Nix; wants root on Debian. What cannot run is not passed: it says so
 	@contrib/peer/peer up; s=$$?; if [ $$s = 69 ]; then \
