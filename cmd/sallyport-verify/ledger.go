@@ -463,6 +463,10 @@ func verifyLedger(place string, o options, rep *report) error {
 		case e.key != nil:
 			wrong = e.signedBy(e.key, l.head.origin, func(role, person string) bool { return (role == station) == (person == station) })
 		}
+		if from, ok := parseVKey(e.text("from")); e.err == nil && e.kind == "key-changed" && e.text("context") == "checkpoint" && ok &&
+			!slices.ContainsFunc(l.head.by, func(s signature) bool { return s.key.raw != from.raw }) {
+			rep.refuse("key-replaced", e.String(), "the ledger has given up %s, by which alone the checkpoint is verified here: the key that followed stands in the root", from.id)
+		}
 		l.believe(e, wrong)
 	}
 	err = l.walk()

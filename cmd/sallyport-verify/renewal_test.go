@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/hex"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -172,5 +173,23 @@ func TestRenewal(t *testing.T) {
 	}
 	if rep := expect(t, "", "enclave", "--root", bentRenewal{}.world().pin(), writeFiles(t, t.TempDir(), bentRenewal{}.world().files)); len(rep.Notices) != 2 || rep.Notices[0].Code != "key-changed" {
 		t.Errorf("nobody is told: %+v", rep.Notices)
+	}
+}
+
+// With the key of old paper and without roots: the ledger's own entry that gives that key up is not passed over.
+func TestFormerKeyOnPaper(t *testing.T) {
+	old, come := originName, originName+"#2"
+	for _, c := range []struct {
+		codes, paper string
+		head         []string
+	}{
+		{"", come, []string{come}},
+		{"", come, []string{come, old}},
+		{"key-replaced", old, []string{come, old}},
+		{"key-replaced", old, []string{old}},
+		{"checkpoint-unsigned", old, []string{come}},
+	} {
+		w := bentRenewal{head: c.head}.world()
+		expect(t, c.codes, "ledger", "--key", newKey(c.paper).vkey(), filepath.Join(writeFiles(t, t.TempDir(), w.files), "ledger"))
 	}
 }
