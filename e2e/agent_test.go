@@ -20,7 +20,7 @@ func sshAgent(t *testing.T) func(args ...string) {
 			t.Skipf("SKIPPED: no %s found, so no enclave was made whose keys lie in an ssh-agent; install openssh-client to run this test", program)
 		}
 	}
-	dir, err := os.MkdirTemp("", "sallyport-") // a socket's path has to be short
+	dir, err := os.MkdirTemp("/tmp", "sallyport-") // a socket's path has to be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,9 @@ func sshAgent(t *testing.T) func(args ...string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() { cmd.Process.Kill(); <-ended })
 	t.Setenv("SSH_AUTH_SOCK", socket)
 	for range 30_000 {
 		if c, err := net.Dial("unix", socket); err == nil {
@@ -43,7 +45,11 @@ func sshAgent(t *testing.T) func(args ...string) {
 				}
 			}
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-ended:
+			t.Fatalf("ssh-agent ended: %v", cmd.ProcessState)
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 	t.Fatal("ssh-agent does not listen")
 	return nil

@@ -694,7 +694,7 @@ func runAs(t *testing.T, attr *syscall.SysProcAttr, path func(copied string) str
 		t.Fatal(err)
 	}
 	copied := filepath.Join(dir, "reader")
-	if err := os.WriteFile(copied, data, 0o755); err != nil {
+	if err := errors.Join(os.WriteFile(copied, data, 0o755), os.Chmod(copied, 0o755)); err != nil { // whatever the umask is
 		t.Fatal(err)
 	}
 	if attr.Chroot != "" {

@@ -448,11 +448,22 @@ func follow(t *testing.T, b *book, a Address, framing Framing, r *receiver, size
 	return again
 }
 
+// shortDir is a directory for sockets, whose names have to be short.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "siem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // TestStreams: a receiver that hangs up again and again misses nothing that it did not read.
 func TestStreams(t *testing.T) {
 	for _, framing := range []Framing{Lines, Octets} {
 		b := newBook(t)
-		path := filepath.Join(t.TempDir(), "s")
+		path := filepath.Join(shortDir(t), "s")
 		l, err := net.Listen("unix", path)
 		if err != nil {
 			t.Fatal(err)
@@ -575,7 +586,7 @@ func TestHalfClosed(t *testing.T) {
 // TestDatagrams: to a socket as /dev/log a message is a datagram.
 func TestDatagrams(t *testing.T) {
 	b := newBook(t)
-	path := filepath.Join(t.TempDir(), "log")
+	path := filepath.Join(shortDir(t), "log")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ type realAgent struct {
 
 func startAgent(t *testing.T, env []string, args ...string) *realAgent {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sallyport-agent-") // a socket's path has to be short
+	dir, err := os.MkdirTemp("/tmp", "sallyport-agent-") // a socket's path has to be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,9 +50,11 @@ func startAgent(t *testing.T, env []string, args ...string) *realAgent {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
-		cmd.Wait()
+		<-ended
 		if t.Failed() {
 			t.Logf("ssh-agent: %s", out.String())
 		}
@@ -62,9 +64,13 @@ func startAgent(t *testing.T, env []string, args ...string) *realAgent {
 			c.Close()
 			return r
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-ended:
+			t.Fatalf("ssh-agent ended: %s", out.String())
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	t.Fatalf("ssh-agent does not listen: %s", out.String())
+	t.Fatal("ssh-agent does not listen")
 	return nil
 }
 
