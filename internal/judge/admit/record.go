@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -83,7 +82,7 @@ func (r *Record) Read(ctx context.Context, z *store.Zone, root *trust.Root) (*Ch
 			return nil, trust.Refuse("ledger-entry", fmt.Sprintf("entry %d", next), "it is missing in the catalog")
 		}
 		edge = push(edge, tlog.RecordHash(leaf))
-		if payload = payloadOf(payload, leaf); !slices.ContainsFunc(kinds, func(mark []byte) bool { return bytes.Contains(payload, mark) }) {
+		if payload = statement.AppendPayload(payload, leaf); !slices.ContainsFunc(kinds, func(mark []byte) bool { return bytes.Contains(payload, mark) }) {
 			continue
 		}
 		e, err := statement.ParseEnvelope(leaf)
@@ -174,27 +173,8 @@ func (v *View) Weigh(name string, envelopes [][]byte) error {
 	return err
 }
 
-// kinds are the marks of the statements that a Record looks at. A mark stands in a payload in one spelling, and in no string, where its quotes would be
-// escaped; so most of a ledger is not taken apart.
-var kinds = [][]byte{kindMark(statement.KindRoot), kindMark(statement.KindOrdered), kindMark(statement.KindAllowed), kindMark(statement.KindBuilt)}
-
-func kindMark(kind string) []byte {
-	return []byte(`,"predicateType":"urn:sallyport:statement:` + kind + `:1",`)
-}
-
-// payloadOf decodes an envelope's payload into buf, which it may replace; it is empty where there is none.
-func payloadOf(buf, leaf []byte) []byte {
-	rest, ok := bytes.CutPrefix(leaf, []byte(`{"payload":"`))
-	end := bytes.IndexByte(rest, '"')
-	if !ok || end < 0 {
-		return buf[:0]
-	}
-	buf, err := base64.StdEncoding.AppendDecode(buf[:0], rest[:end])
-	if err != nil {
-		return buf[:0]
-	}
-	return buf
-}
+// kinds are the marks of the statements that a Record looks at, so that most of a ledger is not taken apart.
+var kinds = [][]byte{statement.Mark(statement.KindRoot), statement.Mark(statement.KindOrdered), statement.Mark(statement.KindAllowed), statement.Mark(statement.KindBuilt)}
 
 // push adds a leaf's hash at the right edge of a tree.
 func push(edge []subtree, leaf tlog.Hash) []subtree {
