@@ -13,7 +13,7 @@ import (
 )
 
 // InspectCatalog looks into a catalog's file that no zone has open, and that nobody changes: a copy. It must hold
-// exactly the entries of a published ledger up to its checkpoint. visit may read the rest. Nothing is written.
+// exactly the entries of a published ledger up to its checkpoint, and they must not give up the key that has signed it. visit may read the rest. Nothing is written.
 func InspectCatalog(ctx context.Context, path string, log *ledger.Log, key trust.VKey, visit func(q Querier) error) error {
 	q := url.Values{"mode": {"ro"}, "immutable": {"1"}, "_pragma": {"query_only(ON)", "trusted_schema(OFF)"}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String())
@@ -53,6 +53,7 @@ func InspectCatalog(ctx context.Context, path string, log *ledger.Log, key trust
 		return fmt.Errorf("catalog: %w", err)
 	}
 	defer rows.Close()
+	behind := NotBehindChange(at, note)
 	err = log.Verify(func(i int64, leaf []byte) error {
 		var have sql.RawBytes
 		if !rows.Next() {
@@ -63,6 +64,9 @@ func InspectCatalog(ctx context.Context, path string, log *ledger.Log, key trust
 		}
 		if !bytes.Equal(have, leaf) {
 			return bad("entry %d is not the published one", i)
+		}
+		if err := behind(i, leaf); err != nil {
+			return err
 		}
 		return ctx.Err()
 	})

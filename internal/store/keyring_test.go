@@ -455,7 +455,7 @@ func TestWitnessFormerKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	witness := func(state string, public fs.FS, log trust.VKey, former ...trust.VKey) error {
-		_, err := Witness(filepath.Join(states, state), public, log, wanda, testClock(), former...)
+		_, err := WitnessWith(t.Context(), filepath.Join(states, state), public, log, wanda, testClock(), WitnessOptions{Former: former})
 		return err
 	}
 	copied := func(sign *trust.Key) fs.FS {

@@ -21,15 +21,26 @@ import (
 	"sallyport/internal/trust/statement"
 )
 
-// Witness cosigns what a log shows now. state is the witness's own file: the
+// WitnessOptions are what a witness may be told beside the key of the log.
+type WitnessOptions struct {
+	Former   []trust.VKey          // keys that officers' roots gave the log before
+	Progress func(done, all int64) // entries that were read of those that are new to the witness; may be nil
+}
+
+// Witness is [WitnessWith] without options.
+func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now time.Time) ([]byte, error) {
+	return WitnessWith(context.Background(), state, public, log, key, now, WitnessOptions{})
+}
+
+// WitnessWith cosigns what a log shows now. state is the witness's own file: the
 // note that it cosigned last, which is replaced durably before the new one is
 // returned, so that a crash cannot make it forget what it has vouched for. A
 // missing file means that it has seen nothing yet. public is the log's
 // published directory (the one with `checkpoint` in it).
 //
-// A key that the log's own entries say was given up is refused (key-replaced), on whatever paper it stands. If what was cosigned last is signed by another key than
-// log, this must be one of former, which officers' roots gave the log before, or the entries must lead from it to log: else witness-log.
-func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now time.Time, former ...trust.VKey) ([]byte, error) {
+// The entries since then are read, a few bundles of them in memory at a time: all of them, the first time. A key that they say was given up is refused (key-replaced), on
+// whatever paper it stands. If what was cosigned last is signed by another key than log, this must be one of opts.Former, or the entries must lead from it to log: else witness-log.
+func WitnessWith(ctx context.Context, state string, public fs.FS, log trust.VKey, key trust.Signer, now time.Time, opts WitnessOptions) ([]byte, error) {
 	// One run at a time: two could cosign two continuations of the same state.
 	lock, err := os.OpenFile(state+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -58,11 +69,11 @@ func Witness(state string, public fs.FS, log trust.VKey, key trust.Signer, now t
 	if err != nil {
 		return nil, err
 	}
-	if bySome(held, former) {
+	if bySome(held, opts.Former) {
 		held = nil // officers' roots say how the log came by its key
 	}
 	// The last entry that was seen, too: by the former key alone this witness may have cosigned the tree that ends with the change.
-	if err := followKey(ledger.NewLog(public, c), max(seen.Size-1, 0), held, log); err != nil {
+	if err := followKey(ctx, ledger.NewLog(public, c), max(seen.Size-1, 0), held, log, opts.Progress); err != nil {
 		return nil, err
 	}
 	if err := durable.WriteAll(durable.OS{}, filepath.Dir(state), durable.File{Path: state, Data: cosigned, Perm: 0o600}); err != nil {
@@ -79,30 +90,29 @@ func bySome(note []byte, keys []trust.VKey) bool {
 	})
 }
 
+// progressEntries is after how many entries progress is told.
+const progressEntries = 1024
+
 // followKey reads a log from an entry on for changes of its key. held is what was signed before, nil if nothing is to be followed from there.
-func followKey(log *ledger.Log, from int64, held []byte, key trust.VKey) error {
+func followKey(ctx context.Context, log *ledger.Log, from int64, held []byte, key trust.VKey, progress func(done, all int64)) error {
 	c := log.Checkpoint()
 	follow := held != nil && !bySome(held, []trust.VKey{key})
 	var at string // the key that has been followed so far
-	err := log.Range(context.Background(), from, c.Size, func(i int64, leaf []byte, _ tlog.Hash) error {
-		e, err := statement.ParseEnvelope(leaf)
-		if err != nil || e.Kind() != statement.KindKeyChanged {
-			return nil
+	changes := KeyChanges(func(k KeyChange) error {
+		if err := k.leftBy(c.Origin, key); err != nil {
+			return err
 		}
-		s := e.Unverified()
-		if s.Predicate["context"] != string(trust.ContextCheckpoint) {
-			return nil
-		}
-		was, _ := s.Predicate["from"].(string)
-		if was == key.String() {
-			return trust.Refuse("key-replaced", c.Origin, "by entry %d of this very ledger it has given up the key %s", i, key.ID()).
-				WithHint(fmt.Sprintf("the new key stands in root %v, which the entry is about: give --root, the fingerprint of the first root, and --roots; or have the new key read out by two officers", s.Predicate["version"]))
-		}
-		v, err := trust.ParseVKey(was)
-		if err == nil && (was == at || at == "" && bySome(held, []trust.VKey{v})) {
-			at, _ = s.Predicate["to"].(string)
+		v, err := trust.ParseVKey(k.From)
+		if err == nil && (k.From == at || at == "" && bySome(held, []trust.VKey{v})) {
+			at = k.To
 		}
 		return nil
+	})
+	err := log.Range(ctx, from, c.Size, func(i int64, leaf []byte, _ tlog.Hash) error {
+		if done := i + 1 - from; progress != nil && (done%progressEntries == 0 || i+1 == c.Size) {
+			progress(done, c.Size-from)
+		}
+		return changes(i, leaf)
 	})
 	if err == nil && follow && at != key.String() {
 		err = trust.Refuse("witness-log", c.Origin, "what this witness cosigned last is signed by another key than %s, and no entry since leads from the one to the other", key.ID()).
@@ -171,7 +181,7 @@ func WitnessRestored(state string, zone fs.FS, pin trust.Pinned, log trust.VKey,
 			return nil, err
 		}
 		// Of the keys since the end of the backup; those of what was given up do not count.
-		if err := followKey(tiles, max(r.Size-1, 0), nil, log); err != nil {
+		if err := followKey(context.Background(), tiles, max(r.Size-1, 0), nil, log, nil); err != nil {
 			return nil, err
 		}
 		if err := durable.WriteAll(durable.OS{}, filepath.Dir(state), durable.File{Path: state, Data: cosigned, Perm: 0o600}); err != nil {

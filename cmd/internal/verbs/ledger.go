@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/tlog"
 
 	"sallyport/cmd/internal/frame"
 	"sallyport/internal/evidence/siem"
@@ -38,6 +39,10 @@ type published struct {
 	roots string
 	pin   func(trust.Digest) error
 	zone  *store.Zone // nil after close, and for a copy
+
+	copied *frame.Env // for a copy: who is told what takes long; nil for a zone, which knows its key
+	readTo int64      // as far its entries were read, for one that gives up the key readBy
+	readBy trust.VKey
 }
 
 // paper are the flags by which a copy is read without a zone.
@@ -70,7 +75,7 @@ func (p *paper) open(ctx context.Context, env *frame.Env) (*published, error) {
 		}
 		return l, nil
 	}
-	l := &published{dir: p.public, roots: filepath.Join(p.public, "root")}
+	l := &published{dir: p.public, roots: filepath.Join(p.public, "root"), copied: env}
 	if _, err := os.Stat(filepath.Join(l.dir, "checkpoint")); err != nil {
 		l.dir = filepath.Join(p.public, "ledger")
 	} else {
@@ -206,29 +211,62 @@ func (l *published) close() error {
 	return z.Close()
 }
 
-// now opens the checkpoint as it is at this moment: the note, and the log in its light.
-func (l *published) now() ([]byte, *ledger.Log, error) {
+// now opens the checkpoint as it is at this moment: the note, and the log in its light. The entries of a copy are read, those that were not before: paper, and roots whose
+// last may have been kept back, can be older than the ledger, which tells of it when it gives its key up.
+func (l *published) now(ctx context.Context) ([]byte, *ledger.Log, error) {
+	note, log, key, err := l.unread()
+	if err != nil || l.copied == nil {
+		return note, log, err
+	}
+	c := log.Checkpoint()
+	if !l.readBy.Equal(key) {
+		l.readTo, l.readBy = 0, key
+	}
+	if l.readTo >= c.Size {
+		return note, log, nil
+	}
+	given, p := store.NotGivenUp(c.Origin, key), l.copied.Progress("looking for changes of its key", c.Size-l.readTo)
+	p.Unit("entries")
+	defer p.Done()
+	err = log.Range(ctx, l.readTo, c.Size, func(i int64, leaf []byte, _ tlog.Hash) error {
+		if i%progressEntries == progressEntries-1 {
+			p.Add(progressEntries)
+		}
+		return given(i, leaf)
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	l.readTo = c.Size
+	return note, log, nil
+}
+
+// progressEntries is after how many entries progress is told.
+const progressEntries = 1024
+
+// unread is now for who reads all entries himself, and shows them to [store.NotGivenUp] with the key that it returns.
+func (l *published) unread() ([]byte, *ledger.Log, trust.VKey, error) {
 	files := os.DirFS(l.dir)
 	note, err := ledger.ReadCheckpoint(files)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, trust.VKey{}, err
 	}
-	c, err := l.opens(note)
+	c, key, err := l.opensBy(note)
 	if err != nil && l.root != nil {
 		// A newer root may have given it another key since.
 		if again := l.read(); again == nil {
-			c, err = l.opens(note)
+			c, key, err = l.opensBy(note)
 		}
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, trust.VKey{}, err
 	}
-	return note, ledger.NewLog(files, c), nil
+	return note, ledger.NewLog(files, c), key, nil
 }
 
 // at opens a checkpoint in a file, or the present one if file is empty, with the cosignatures that are published for it.
-func (l *published) at(file string) ([]byte, *ledger.Log, error) {
-	note, log, err := l.now()
+func (l *published) at(ctx context.Context, file string) ([]byte, *ledger.Log, error) {
+	note, log, err := l.now(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -269,23 +307,51 @@ func (l *published) cosigned() ([][]byte, error) {
 
 // opens verifies a checkpoint by a key that the ledger has now. One that it had is a thief's, or the checkpoint is too old to say anything by itself.
 func (l *published) opens(note []byte) (ledger.Checkpoint, error) {
-	c, err := openCheckpoint(note, l.log)
-	if err == nil || len(l.old) == 0 {
-		return c, err
+	c, _, err := l.opensBy(note)
+	return c, err
+}
+
+// opensBy is opens, and says with which key.
+func (l *published) opensBy(note []byte) (ledger.Checkpoint, trust.VKey, error) {
+	c, key, err := openCheckpoint(note, l.log)
+	if err == nil {
+		return c, key, l.leaving(note, c)
 	}
-	if was, old := openCheckpoint(note, l.old); old == nil {
-		return ledger.Checkpoint{}, trust.Refuse("key-replaced", "checkpoint", "its %d entries are signed by a key of %s that the roots have replaced", was.Size, was.Origin).
+	if len(l.old) == 0 {
+		return c, key, err
+	}
+	if was, _, old := openCheckpoint(note, l.old); old == nil {
+		return ledger.Checkpoint{}, key, trust.Refuse("key-replaced", "checkpoint", "its %d entries are signed by a key of %s that the roots have replaced", was.Size, was.Origin).
 			WithHint("what was made before the change is made again from the ledger as it is now; if it was made afterwards, somebody uses the old key: keep it as evidence")
 	}
-	return c, err
+	return c, key, err
+}
+
+// leaving refuses a checkpoint that was opened, by which the ledger goes on with a key that nobody named to us.
+func (l *published) leaving(note []byte, c ledger.Checkpoint) error {
+	var goesOn string
+	var by trust.VKey
+	for _, k := range l.log {
+		if _, err := ledger.OpenCheckpoint(note, c.Origin, k); err != nil {
+			continue
+		}
+		next, leaving := ledger.Leaving(note, k)
+		if !leaving {
+			return nil
+		}
+		goesOn, by = next, k
+	}
+	return trust.Refuse("key-replaced", c.Origin, "it goes on with %s; %s signs beside that for the last time", goesOn, by.ID()).
+		WithHint("give --root, the fingerprint of the first root, and --roots: the newest of them must name the key that comes; or have the new key read out by two officers")
 }
 
 // opensKept verifies a checkpoint that somebody kept, which may be older than the ledger's key. The present one must contain it.
 func (l *published) opensKept(note []byte) (ledger.Checkpoint, error) {
-	return openCheckpoint(note, append(slices.Clone(l.log), l.old...))
+	c, _, err := openCheckpoint(note, append(slices.Clone(l.log), l.old...))
+	return c, err
 }
 
-func openCheckpoint(note []byte, keys []trust.VKey) (ledger.Checkpoint, error) {
+func openCheckpoint(note []byte, keys []trust.VKey) (ledger.Checkpoint, trust.VKey, error) {
 	origin, _, _ := bytes.Cut(note, []byte("\n"))
 	var first error
 	for _, k := range keys {
@@ -295,7 +361,7 @@ func openCheckpoint(note []byte, keys []trust.VKey) (ledger.Checkpoint, error) {
 		}
 		c, err := ledger.OpenCheckpoint(note, k.Name, k)
 		if err == nil {
-			return c, nil
+			return c, k, nil
 		}
 		if first == nil {
 			first = err
@@ -308,7 +374,7 @@ func openCheckpoint(note []byte, keys []trust.VKey) (ledger.Checkpoint, error) {
 		}
 		first = trust.Refuse("checkpoint-origin", "checkpoint", "it is of %.80q, not of %q", origin, names)
 	}
-	return ledger.Checkpoint{}, first
+	return ledger.Checkpoint{}, trust.VKey{}, first
 }
 
 func ledgerVerify(env *frame.Env) *cobra.Command {
@@ -340,19 +406,19 @@ neither zone nor copy, only what stands on paper: the ledger's key (--log), or t
 				return err
 			}
 			defer l.close()
-			_, log, err := l.now()
-			if err != nil {
-				return err
-			}
-			if l.zone != nil {
-				err = l.zone.Verify(cmd.Context(), nil)
-			} else {
-				err = log.Verify(nil)
-			}
+			_, log, key, err := l.unread()
 			if err != nil {
 				return err
 			}
 			c := log.Checkpoint()
+			if l.zone != nil {
+				err = l.zone.Verify(cmd.Context(), nil)
+			} else {
+				err = log.Verify(store.NotGivenUp(c.Origin, key))
+			}
+			if err != nil {
+				return err
+			}
 			return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "root": hex.EncodeToString(c.Root[:])}, func(w io.Writer) {
 				fmt.Fprintf(w, "%s: %s, root %x: good\n", c.Origin, trust.Count(c.Size, "entry"), c.Root[:])
 			})

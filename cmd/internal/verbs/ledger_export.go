@@ -119,7 +119,7 @@ func (x *export) run(cmd *cobra.Command) (err error) {
 	}
 	f := siem.Follower{Next: x.from, To: x.to, Follow: x.follow, Interval: x.interval, Retry: x.send != "", Say: x.env.Say, Connect: x.connect}
 	f.Log = func() (*ledger.Log, error) {
-		_, log, err := l.now()
+		_, log, err := l.now(ctx)
 		return log, err
 	}
 	if x.cursor != "" {

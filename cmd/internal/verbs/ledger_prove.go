@@ -14,6 +14,7 @@ import (
 
 	"sallyport/cmd/internal/frame"
 	"sallyport/internal/evidence/siem"
+	"sallyport/internal/store"
 	"sallyport/internal/store/durable"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
@@ -53,7 +54,7 @@ The checkpoint in the file is the present one, with what witnesses have cosigned
 				return err
 			}
 			defer l.close()
-			note, log, err := l.at(checkpoint)
+			note, log, err := l.at(cmd.Context(), checkpoint)
 			if err != nil {
 				return err
 			}
@@ -205,11 +206,15 @@ func (p *proofFlags) verify(ctx context.Context, env *frame.Env, from *paper) er
 	if proof.Leaf == nil {
 		return frame.Usage("%s has not the entry in it: give it with --entry", p.file)
 	}
-	c, err := l.opens(proof.Checkpoint)
+	c, key, err := l.opensBy(proof.Checkpoint)
 	if err != nil {
 		return err
 	}
 	if err := proof.Check(c); err != nil {
+		return err
+	}
+	// The entry is all that is at hand of the ledger; it may be the very one that says so.
+	if err := store.NotGivenUp(c.Origin, key)(proof.Index, proof.Leaf); err != nil {
 		return err
 	}
 	var keys siem.Keys

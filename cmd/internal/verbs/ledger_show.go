@@ -124,7 +124,7 @@ verifies stands in the JSON as "signature", and is said aloud where it does not.
 				return err
 			}
 			defer l.close()
-			_, log, err := l.now()
+			_, log, err := l.now(cmd.Context())
 			if err != nil {
 				return err
 			}

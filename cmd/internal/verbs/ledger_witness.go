@@ -30,7 +30,8 @@ func ledgerWitness(env *frame.Env) *cobra.Command {
 other, and cosign its checkpoint. The new state is durable before the cosignature is written to --out; 'ledger witness add' takes it in.
 
 Where the ledger has got another key, --root and --roots say so in the place of --log: the fingerprint of the first root, from paper, and the directory with
-the notes of all of them (public/root).
+the notes of all of them (public/root). The entries since the last time are read, all of them the first time: a key that the ledger itself gave up is refused
+(key-replaced), on whatever paper it stands, and another key than last time is told of; --json has it as "log" and "changed".
 
 A witness on another machine needs no copy: 'ledger witness export' writes checkpoint and proof into one file, 'ledger cosign' on the witness's machine
 answers with another, and 'ledger witness add' takes that in.`,
@@ -80,20 +81,19 @@ answers with another, and 'ledger witness add' takes that in.`,
 			if from.root != "" {
 				given = slices.Concat(keys.Now, keys.Former)
 			}
-			note, err := store.Witness(stateFile, os.DirFS(args[0]), log, k, env.Clock(), given...)
+			p := env.Progress("reading what is new", 0)
+			p.Unit("entries")
+			var told int64
+			note, err := store.WitnessWith(cmd.Context(), stateFile, os.DirFS(args[0]), log, k, env.Clock(), store.WitnessOptions{Former: given, Progress: func(done, all int64) {
+				p.Total(all)
+				p.Add(done - told)
+				told = done
+			}})
+			p.Done()
 			if err != nil {
 				return err
 			}
-			if held != nil {
-				if _, err := ledger.OpenCheckpoint(held, log.Name, log); err != nil {
-					env.Say("the ledger has CHANGED ITS KEY since this witness cosigned it last: from now on it is %s; compare that with what officers say", log)
-				}
-			}
-			next, _, err := ledger.OpenCosigned(note, log.Name, log, k.VKey())
-			if err != nil {
-				return err
-			}
-			return cosigned(env, out, note, next, k.Name())
+			return cosigned(env, out, note, held, log, k)
 		},
 	}
 	f := c.Flags()
@@ -161,13 +161,25 @@ func (p *witnessPaper) keys(origin string) (witness.Keys, error) {
 	return witness.FromRoots(chain, origin), nil
 }
 
-// cosigned writes what a witness hands out.
-func cosigned(env *frame.Env, out string, note []byte, c ledger.Checkpoint, name string) error {
+// cosigned writes what a witness hands out, and says whether the ledger has got another key since held, which the witness had cosigned before; nil: nothing.
+func cosigned(env *frame.Env, out string, note, held []byte, log trust.VKey, k trust.Signer) error {
+	c, err := ledger.OpenCheckpoint(note, log.Name, log)
+	if err != nil {
+		return err
+	}
 	if err := writeFile(out, note); err != nil {
 		return err
 	}
-	return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "witness": name, "file": out}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s cosigned %s at size %d\n", name, c.Origin, c.Size)
+	changed := false
+	if held != nil {
+		_, err := ledger.OpenCheckpoint(held, log.Name, log)
+		changed = err != nil
+	}
+	if changed {
+		env.Say("the ledger has CHANGED ITS KEY since this witness cosigned it last: from now on it is %s; compare that with what officers say", log)
+	}
+	return env.Result(map[string]any{"origin": c.Origin, "size": c.Size, "witness": k.Name(), "file": out, "log": log.String(), "changed": changed}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s cosigned %s at size %d\n", k.Name(), c.Origin, c.Size)
 	})
 }
 
@@ -417,11 +429,23 @@ Without --key, FILE is what a witness cosigned, and is taken into the zone, as b
 			if err != nil {
 				return err
 			}
-			c, note, err := witness.Cosign(state, g, keys, k, env.Clock())
+			_, held, err := witness.Known(state, origin)
 			if err != nil {
 				return err
 			}
-			return cosigned(env, out, note, c, k.Name())
+			_, note, err := witness.Cosign(state, g, keys, k, env.Clock())
+			if err != nil {
+				return err
+			}
+			known, _, err := witness.Known(state, origin)
+			if err != nil {
+				return err
+			}
+			_, log, err := openCheckpoint(note, known)
+			if err != nil {
+				return err
+			}
+			return cosigned(env, out, note, held, log, k)
 		},
 	}
 	f := c.Flags()

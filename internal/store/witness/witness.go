@@ -151,6 +151,27 @@ func Cosign(dir string, g *ledger.Growth, paper Keys, key trust.Signer, at time.
 	return c, note, nil
 }
 
+// Known is what this witness remembers of a ledger: the keys that it is known by, and the note that was cosigned last; nil where there is none.
+func Known(dir, origin string) ([]trust.VKey, []byte, error) {
+	enclave, kind, err := trust.ParseOrigin(origin)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := state{filepath.Join(dir, enclave, kind)}
+	keys, err := s.keys()
+	if err != nil {
+		return nil, nil, err
+	}
+	note, err := s.read("checkpoint", ledger.MaxCheckpoint)
+	if errors.Is(err, fs.ErrNotExist) {
+		return keys, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("witness: %w", err)
+	}
+	return keys, note, nil
+}
+
 // after says which keys of a ledger count: those that are known, or those of the paper.
 func (paper Keys) after(known []trust.VKey, origin string) ([]trust.VKey, error) {
 	switch {
