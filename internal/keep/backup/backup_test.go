@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -364,8 +365,37 @@ func TestKeysChanged(t *testing.T) {
 	thief := filepath.Join(t.TempDir(), "public")
 	b.must(os.CopyFS(thief, os.DirFS(public)))
 	b.must(os.WriteFile(filepath.Join(thief, "ledger", "checkpoint"), note, 0o644))
-	if _, _, err := b.restore(with, backup.RestoreOptions{Public: thief, Keys: now}); code(err) != "key-replaced" {
-		t.Errorf("what the thief published: %v", err)
+	// Without the new keys, too, for which the catalog that is made again would ask in vain.
+	for _, keys := range []string{now, ""} {
+		if _, _, err := b.restore(with, backup.RestoreOptions{Public: thief, Keys: keys}); code(err) != "key-replaced" {
+			t.Errorf("what the thief published, keys from %q: %v", keys, err)
+		}
+	}
+	// Or he makes a backup of it, with the only key that he has.
+	forged := filepath.Join(t.TempDir(), "forged")
+	b.must(os.CopyFS(forged, os.DirFS(after)))
+	for name, data := range map[string][]byte{"public/ledger/checkpoint": note, "keys/ledger.key": secret, "keys/ledger.vkey": []byte(stolen.VKey().String() + "\n")} {
+		b.must(os.WriteFile(filepath.Join(forged, name), data, 0o600))
+	}
+	db, err := sql.Open("sqlite", filepath.Join(forged, "catalog.sqlite"))
+	b.must(err)
+	_, err = db.Exec("UPDATE checkpoint SET note = ? WHERE size = ?", note, at.Size)
+	b.must(errors.Join(err, db.Close()))
+	remake(t, forged)
+	for _, paper := range []trust.VKey{{}, stolen.VKey()} {
+		if _, err := backup.Verify(t.Context(), forged, backup.VerifyOptions{Ledger: paper}); code(err) != "key-replaced" {
+			t.Errorf("a backup that the thief made: %v", err)
+		}
+		if _, _, err := b.restore(forged, backup.RestoreOptions{Ledger: paper}); code(err) != "key-replaced" {
+			t.Errorf("put back, a backup that the thief made: %v", err)
+		}
+	}
+	if _, err := backup.Verify(t.Context(), forged, backup.VerifyOptions{Ledger: b.Zone.LedgerVKey()}); code(err) != "backup-key" {
+		t.Errorf("with the key on paper: %v", err)
+	}
+	// One that was made before is as good as it was.
+	if _, err := backup.Verify(t.Context(), with, backup.VerifyOptions{Ledger: stolen.VKey()}); err != nil {
+		t.Error(err)
 	}
 	// What survived is signed by a key that the newest root at hand does not name: that may be old, or the thief's. Officers decide.
 	if r, _, err := b.restore(with, backup.RestoreOptions{Public: filepath.Join(with, "public"), Keys: now, Roots: roots}); err != nil || !r.Waits || !r.Former {
@@ -381,6 +411,40 @@ func TestKeysChanged(t *testing.T) {
 	}
 	if _, _, err := b.restore(after, backup.RestoreOptions{Newest: []string{b.state}, Root: trust.Sum(nil)}); code(err) != "root-pin" {
 		t.Errorf("another enclave's fingerprint: %v", err)
+	}
+	z, err := store.Open(t.Context(), b.stranger(), store.Options{Clock: b.Clock})
+	b.must(err)
+	rootless := filepath.Join(t.TempDir(), "rootless")
+	_, err = backup.Create(t.Context(), z, rootless, backup.Options{WithKeys: true})
+	b.must(errors.Join(err, z.Close()))
+	if _, _, err := b.restore(rootless, backup.RestoreOptions{}); err != nil {
+		t.Errorf("of a zone that has no root: %v", err)
+	}
+	if _, _, err := b.restore(rootless, backup.RestoreOptions{Root: trust.Sum(text)}); code(err) != "root-missing" {
+		t.Errorf("no root for the fingerprint: %v", err)
+	}
+}
+
+// remake writes the manifest of a backup again, as whoever holds the medium can.
+func remake(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, "manifest"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := backup.ParseManifest(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range m.Files {
+		data, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(f.Path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Files[i].SHA256, m.Files[i].Size = trust.Sum(data), int64(len(data))
+	}
+	if err := os.WriteFile(filepath.Join(dir, "manifest"), m.Text(), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

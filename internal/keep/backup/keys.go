@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,12 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/mod/sumdb/tlog"
-
 	"sallyport/internal/store"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
-	"sallyport/internal/trust/statement"
 )
 
 // atHand is what the roots say of a zone's keys, as far as roots are at hand: those of the backup, of what survived, and those that were named. They begin with the backup's own first
@@ -80,29 +76,6 @@ func formerKey(zone string, a *atHand) (bool, error) {
 		}
 	}
 	return len(now) > 0, nil
-}
-
-// gaveUp refuses a ledger whose own entries give up the key that alone has signed it.
-func gaveUp(log *ledger.Log, note []byte) error {
-	c := log.Checkpoint()
-	return log.Range(context.Background(), 0, c.Size, func(i int64, leaf []byte, _ tlog.Hash) error {
-		e, err := statement.ParseEnvelope(leaf)
-		if err != nil || e.Kind() != statement.KindKeyChanged {
-			return nil
-		}
-		s := e.Unverified()
-		to, _ := s.Predicate["to"].(string)
-		from, _ := s.Predicate["from"].(string)
-		was, err := trust.ParseVKey(from)
-		if err != nil || s.Predicate["context"] != string(trust.ContextCheckpoint) || c.Size <= i+1 {
-			return nil
-		}
-		if _, err := ledger.OpenCheckpoint(note, was.Name, was); err != nil || was.Name != c.Origin {
-			return nil
-		}
-		return trust.Refuse("key-replaced", "public/ledger/checkpoint", "its %d entries are signed by %s, which by entry %d gave its place to %.200s", c.Size, was.ID(), i, to).
-			WithHint("ALARM: somebody uses a key that the ledger has given up: keep this as evidence, and tell the security officer")
-	})
 }
 
 func readRoot(path string) ([]byte, error) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"sallyport/internal/keep/rebuild"
 	"sallyport/internal/store"
 	"sallyport/internal/store/cas"
@@ -116,7 +118,7 @@ func restoreIn(ctx context.Context, from, zone string, opts RestoreOptions) (*Re
 		return nil, err
 	}
 	if opts.Public != "" {
-		if err := survived(zone, m, hand, opts); err != nil {
+		if err := survived(ctx, zone, m, hand, opts); err != nil {
 			return nil, err
 		}
 	}
@@ -209,7 +211,7 @@ func blobs(ctx context.Context, zone string, opts RestoreOptions) (taken int64, 
 }
 
 // survived puts a published directory in the place of the backup's. The catalog has to be made again from it.
-func survived(zone string, m *Manifest, hand *atHand, opts RestoreOptions) error {
+func survived(ctx context.Context, zone string, m *Manifest, hand *atHand, opts RestoreOptions) error {
 	files := os.DirFS(opts.Public)
 	tiles, err := fs.Sub(files, "ledger")
 	if err != nil {
@@ -226,7 +228,8 @@ func survived(zone string, m *Manifest, hand *atHand, opts RestoreOptions) error
 	if err != nil {
 		return err
 	}
-	if err := gaveUp(log, note); err != nil {
+	behind := store.NotBehindChange(log.Checkpoint(), note)
+	if err := log.Range(ctx, 0, log.Checkpoint().Size, func(i int64, leaf []byte, _ tlog.Hash) error { return behind(i, leaf) }); err != nil {
 		return err
 	}
 	public := filepath.Join(zone, "public")
