@@ -272,6 +272,48 @@ func TestDamagedPublic(t *testing.T) {
 		_, err := openCheckpoint(nil, &trust.Root{Enclave: enclavetest.Name})
 		suite.Want(t, err, "checkpoint-key")
 	})
+	t.Run("a former key of the ledger, by roots that are not the newest", func(t *testing.T) {
+		s := newEstate(t)
+		secret, err := os.ReadFile(filepath.Join(s.e.Zone.Dir, "keys", "ledger.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stolen, err := trust.ParseKey(secret, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.e.Renew(trust.ContextCheckpoint)
+		withheld := func() *world {
+			other := *s
+			other.public = copyPublic(t, s.public)
+			w := other.world(t)
+			if err := os.Remove(filepath.Join(w.public, "root", fmt.Sprint(s.e.Root.Version))); err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		// While the tree ends with the change: a copy that was made in the midst of it.
+		w := withheld()
+		_, err = w.check()
+		suite.Want(t, err, "host-document-old")
+		s.e.Vote("erin", s.lib, enclavetest.Out{Path: s.lib.Output("out"), Nar: enclavetest.Nar("another one")})
+		w = withheld()
+		_, err = w.check()
+		suite.Want(t, err, "checkpoint-unsigned")
+		_, c, err := s.e.Zone.Checkpoint()
+		if err != nil {
+			t.Fatal(err)
+		}
+		note, err := ledger.SignCheckpoint(c, stolen)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(w.public, "ledger", "checkpoint"), note, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.check()
+		suite.Want(t, err, "key-replaced")
+	})
 	t.Run("another root on paper", func(t *testing.T) {
 		w := s.world(t)
 		state, err := OpenState(t.TempDir())

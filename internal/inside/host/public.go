@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"sallyport/guix/storepath"
+	"sallyport/internal/store"
 	"sallyport/internal/store/ledger"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
@@ -139,7 +140,7 @@ func (p *Public) Orders(_ context.Context, version int64) ([]byte, error) {
 	return p.read(maxOrdersNote, publicOrders, strconv.FormatInt(version, 10))
 }
 
-// Opened reads the ledger, every entry, under a checkpoint that a key of the root signed.
+// Opened reads the ledger, every entry, under a checkpoint that a key of the root signed; no entry may give that key up before the end.
 func (p *Public) Opened(ctx context.Context, root *trust.Root) (*Known, error) {
 	sub, err := p.dir.OpenRoot(publicLedger)
 	if err != nil {
@@ -157,6 +158,7 @@ func (p *Public) Opened(ctx context.Context, root *trust.Root) (*Known, error) {
 	}
 	known := &Known{Lists: map[string]trust.Digest{}}
 	p.votes, p.makers = map[string][][]byte{}, map[string][]string{}
+	behind := store.NotBehindChange(at, msg)
 	err = ledger.NewLog(files, at).Verify(func(index int64, leaf []byte) error {
 		if index%1024 == 0 {
 			if p.Progress != nil {
@@ -165,6 +167,9 @@ func (p *Public) Opened(ctx context.Context, root *trust.Root) (*Known, error) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+		}
+		if err := behind(index, leaf); err != nil {
+			return err
 		}
 		e, err := statement.ParseEnvelope(leaf)
 		if err != nil {
