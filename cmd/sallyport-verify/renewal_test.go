@@ -192,4 +192,8 @@ func TestFormerKeyOnPaper(t *testing.T) {
 		w := bentRenewal{head: c.head}.world()
 		expect(t, c.codes, "ledger", "--key", newKey(c.paper).vkey(), filepath.Join(writeFiles(t, t.TempDir(), w.files), "ledger"))
 	}
+	// Both on paper, and one entry after the other gives them up.
+	for codes, r := range map[string]bentRenewal{"": {head: []string{come, old}}, "key-replaced": {twice: true, head: []string{come, old}}} {
+		expect(t, codes, "ledger", "--key", newKey(old).vkey(), "--key", newKey(come).vkey(), filepath.Join(writeFiles(t, t.TempDir(), r.world().files), "ledger"))
+	}
 }
