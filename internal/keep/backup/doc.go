@@ -45,6 +45,15 @@
 // that was published, and its catalog is made again. A zone that got other keys after the backup was made (package store) is given both: the former from the
 // backup, the new ones by name, which take their place with the root that names them. Blobs that survived are taken, too, each by its digest.
 //
+// What is at hand of a zone that changed its keys may be a thief's, who has the former one:
+//
+//	the backup, or the published directory that survived, is signed behind
+//	its own entry `key-changed` by the key that the entry gives up           refused (key-replaced), by Verify, too
+//	what is put back ends with a key that the newest root at hand does
+//	not name                                                                 put back, and waits: Restored.Former
+//	the first root has not the fingerprint that officers gave                refused (root-pin); no root is there: root-missing
+//	no fingerprint was given, or no root is newer                            taken at the backup's word
+//
 // A restore is made beside its place and renamed; one that was killed leaves nothing in that place, and its
 // remains go with the next.
 //
