@@ -1,7 +1,6 @@
 package authenticate
 
 import (
-	"fmt"
 	"time"
 
 	"sallyport/guix/channel"
@@ -134,7 +133,8 @@ func (p *Policy) Rule(v *channel.Verdict, now time.Time) (*Ruling, error) {
 		}
 	}
 	if v.MoreFindings > 0 { // what is not listed cannot be excused
-		return nil, fmt.Errorf("%d findings are more than are listed", v.MoreFindings+len(v.Findings))
+		return nil, trust.Refuse("policy-findings", "commit "+v.End.String(), "%d findings: more than the %d that are listed and can be ruled on", v.MoreFindings+len(v.Findings), len(v.Findings)).
+			WithHint("no honest history has so many; see who made it")
 	}
 	return r, nil
 }

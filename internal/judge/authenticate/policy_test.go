@@ -43,6 +43,11 @@ func judged(t *testing.T) (*channel.Verdict, []git.ID) {
 	return v, ends
 }
 
+func refusedFor(err error, code string) bool {
+	rs, _ := trust.AsRefusals(err)
+	return rs.Has(code)
+}
+
 func TestPolicy(t *testing.T) {
 	v, ends := judged(t)
 	rule := func(p authenticate.Policy) *authenticate.Ruling {
@@ -76,6 +81,11 @@ func TestPolicy(t *testing.T) {
 	split := rule(authenticate.Policy{Since: ends[15]})
 	if len(split.Refused) == 0 || len(split.Noted) == 0 {
 		t.Errorf("since the middle: %+v", split)
+	}
+	many := *v
+	many.MoreFindings = 1
+	if _, err := new(authenticate.Policy).Rule(&many, now); !refusedFor(err, "policy-findings") {
+		t.Errorf("more findings than are listed: %v", err)
 	}
 	if _, err := (&authenticate.Policy{Since: git.ID{1}}).Rule(v, now); err == nil {
 		t.Error("a pin that is not of the history")
