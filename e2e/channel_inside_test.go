@@ -114,8 +114,24 @@ func TestChannelInside(t *testing.T) {
 	// The channel is taken from elsewhere now: what has the old introduction is not approved any more.
 	w.order("order", "channel", "--reason", "moved", "guix", "https://elsewhere.example/guix.git", "master", c.History.Introduction.String(), fmt.Sprintf("%X", c.History.Signer[:]))
 	w.refuses("channel-url", w.approveArgs(40, "alice")...)
+	// What was excused of this introduction's commits stays excused, and no other introduction's commits are.
+	excused := func() bool {
+		t.Helper()
+		return strings.Contains(string(w.must(station, "order", "show", "--zone", "inside").stdout), "odd-header")
+	}
+	if !excused() {
+		t.Error("an excuse ended with the URL alone")
+	}
+	w.order("order", "channel", "--reason", "begun anew", "guix", "https://elsewhere.example/guix.git", "master", c.Ends[5].String(), fmt.Sprintf("%X", c.History.Signer[:]))
+	if excused() {
+		t.Error("an excuse outlived the introduction for whose commits it was given")
+	}
+	w.order("order", "excuse", "--reason", "seen by two of us", "--days", "20", "odd-header", "malformed-headers", "guix")
 	w.order("order", "channel", "--remove", "guix")
 	w.refuses("channel-unknown", w.approveArgs(40, "alice")...)
+	if excused() {
+		t.Error("an excuse outlived its channel")
+	}
 	// A pin that is recalled is none: prod stands at the one before.
 	w.order(w.recall(next.Name)...)
 	list := string(w.must(station, "channel", "list", "--zone", "inside", "--all").stdout)

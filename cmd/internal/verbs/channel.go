@@ -106,7 +106,7 @@ user's cache, sealed with a key in the user's state directory, so that the next 
 	f.StringVarP(&repository, "repository", "r", ".", "the repository, bare or with a working tree")
 	f.StringVarP(&keyring, "keyring", "k", authenticate.DefaultKeyring, "the branch with the keys: a local one, REMOTE/BRANCH, or one of origin")
 	f.StringVarP(&end, "end", "e", "HEAD", "the commit to authenticate: its id, a tag or a branch")
-	f.StringVar(&historical, "historical-authorizations", "", "a file like .guix-authorizations with the keys that may sign where parents have none")
+	f.StringVar(&historical, "historical-authorizations", "", "a file like .guix-authorizations with the keys that may sign where parents have none; an enclave's gate knows of no such keys, and refuses what needs them")
 	f.StringVar(&since, "since", "", "a commit: about newer ones findings refuse")
 	f.StringVar(&of, "channel", "", "the channel of the zone by whose first pin and excuses findings are ruled on")
 	f.BoolVar(&strict, "strict", false, "refuse every finding")

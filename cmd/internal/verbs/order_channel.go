@@ -28,7 +28,8 @@ is trusted by itself, never with a shipment. URL and BRANCH are the ones that ev
 this order nothing of the channel is let in; with it, each pin is authenticated from the introduction again.
 
 A channel of this name that was ordered before is replaced. The pins that tracks have stay allowed; a new one has to fit the
-order that is in force when it is imported, and when it is approved.`,
+order that is in force when it is imported, and when it is approved. Excuses were given for the commits of one introduction:
+with another one, or with --remove, those of the channel end.`,
 		Example: "  sallyport-station order channel --reason 'introduction read from the manual, page 71' guix https://git.guix.gnu.org/guix.git master \\\n" +
 			"      9edb3f66fd807b096b48283debdcddccfea34bad 'BBB0 2DDF 2CEA F6A8 0D1D  E643 A2A0 6DF2 A33A 54FA'\n" +
 			"  sallyport-station order channel --remove nonguix",
@@ -43,7 +44,7 @@ order that is in force when it is imported, and when it is approved.`,
 				if _, ok := d.Orders.Channel(name); !ok {
 					bad.Add(unknownChannel(name).WithHint("'order show' shows those that are taken"))
 				}
-				d.Orders.Channels = slices.DeleteFunc(d.Orders.Channels, func(c trust.Channel) bool { return c.Name == name })
+				leaveChannel(d.Orders, name)
 			}
 			return bad.Err()
 		}
@@ -57,10 +58,20 @@ order that is in force when it is imported, and when it is approved.`,
 		if err := errors.Join(trust.CheckChannel(next.Name), trust.CheckChannelURL(next.URL), trust.CheckBranch(next.Branch), trust.CheckCommit(next.Commit), trust.CheckOpenPGP(next.Signer)); err != nil {
 			return frame.Usage("%v", err)
 		}
-		d.Orders.Channels = slices.DeleteFunc(d.Orders.Channels, func(c trust.Channel) bool { return c.Name == next.Name })
+		if last, ok := d.Orders.Channel(next.Name); ok && last.Commit == next.Commit && last.Signer == next.Signer {
+			d.Orders.Channels = slices.DeleteFunc(d.Orders.Channels, func(c trust.Channel) bool { return c.Name == next.Name })
+		} else {
+			leaveChannel(d.Orders, next.Name)
+		}
 		d.Orders.Channels = append(d.Orders.Channels, next)
 		return nil
 	})
+}
+
+// leaveChannel takes a channel out of orders, with the excuses for its commits.
+func leaveChannel(o *trust.Orders, name string) {
+	o.Channels = slices.DeleteFunc(o.Channels, func(c trust.Channel) bool { return c.Name == name })
+	o.Excuses = slices.DeleteFunc(o.Excuses, func(e trust.Excuse) bool { return e.Channel == name })
 }
 
 func unknownChannel(name string) *trust.Refusal {
