@@ -409,8 +409,13 @@ func TestKeysChangeUnpublished(t *testing.T) {
 				if former.VKey().String() != now.Key {
 					t.Errorf("%d: the former secret went before the change was published", steps)
 				}
+				// Nor does anybody else put the new one in its place, while it still cannot be published.
+				z.calls = &failingRename{in: filepath.Join(dir, "public")}
 				if _, _, _, err := z.RenewKey(t.Context(), trust.ContextCheckpoint, rand.Reader); err == nil {
 					t.Errorf("%d: a second key was made while the first had not its place", steps)
+				}
+				if former, err := readKey(filepath.Join(dir, "keys", "ledger.key")); err != nil || former.VKey().String() != now.Key {
+					t.Errorf("%d: the former secret went when another key was asked for: %v", steps, err)
 				}
 			}
 			z.Close()
