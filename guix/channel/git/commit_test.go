@@ -146,6 +146,20 @@ func TestTree(t *testing.T) {
 		{"git", tree("40000 .git"), false},
 		{"GIT", tree("40000 .GIT"), false},
 		{"git~1", tree("40000 GIT~1"), false},
+		{"dot behind", tree("40000 .git."), false},
+		{"space behind", tree("40000 .Git .. "), false},
+		{"stream", tree("40000 .git::$INDEX_ALLOCATION"), false},
+		{"behind a backslash", tree("100644 a\\b\\.git"), false},
+		{"short behind a backslash", tree("100644 a\\git~1 "), false},
+		{"unseen character", tree("40000 .g\u200cIt"), false},
+		{"unseen character before", tree("40000 \ufeff.git"), false},
+		{"no UTF-8 behind", tree("40000 .git\xff"), false},
+		{"like git", tree("100644 .gitignore", "100644 git", "100644 gitk", "100644 git~10", "100644 x.git"), true},
+		{"like git to HFS", tree("100644 .g\u00efit", "100644 .g\u200ci", "100644 \ufeffgit"), true},
+		{"file and directory", tree("100644 a", "40000 a"), false},
+		{"file and directory, another between", tree("100644 a", "100644 a.b", "40000 a"), false},
+		{"file and directory, nested", tree("100644 a", "100644 a.", "100644 a.b", "40000 a.", "100644 a0"), false},
+		{"files that begin alike", tree("100644 a", "100644 a.", "40000 a.b", "40000 ab", "40000 ac"), true},
 		{"slash", tree("100644 a/b"), false},
 		{"mode 0", tree("0 a"), false},
 		{"mode 100600", tree("100600 a"), false},
@@ -159,9 +173,6 @@ func TestTree(t *testing.T) {
 		if (err == nil) != tt.ok {
 			t.Errorf("%s: %v", tt.name, err)
 		}
-	}
-	if _, _, err := Find(tree("100644 a", "100644 a.b", "40000 a"), "a"); err == nil {
-		t.Error("a file and a directory of one name")
 	}
 	if e, ok, err := Find(tree("100644 a", "40000 b"), "b"); !ok || err != nil || !e.IsTree() {
 		t.Error(e, ok, err)

@@ -27,8 +27,8 @@
 //
 // # Trees
 //
-// [Entries] refuses what git's fsck calls an error: entries out of order or twice, names that lead out of the directory or into .git, modes that git does
-// not have.
+// [Entries] refuses what git's fsck calls an error: entries out of order or twice, names that lead out of the directory or into .git (as NTFS and HFS+
+// read them, too), modes that git does not have.
 //
 // # Bounds
 //

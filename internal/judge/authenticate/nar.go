@@ -154,17 +154,11 @@ func (d *narWriter) directory(id git.ID, dir string, depth int) error {
 	}
 	// Git sorts a directory as if its name ended with a slash, a nar does not.
 	slices.SortFunc(entries, func(a, b git.TreeEntry) int { return bytes.Compare(a.Name, b.Name) })
-	for i, e := range entries {
+	for _, e := range entries {
 		if err := d.ctx.Err(); err != nil {
 			return err
 		}
 		name := path.Join(dir, string(e.Name))
-		if i > 0 && bytes.Equal(e.Name, entries[i-1].Name) {
-			if err := d.refuse(CodeMalformed, name, "a file and a directory of one name"); err != nil {
-				return err
-			}
-			continue
-		}
 		if err := d.room.take(name, 1, 0); err != nil {
 			return err
 		}

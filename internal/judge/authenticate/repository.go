@@ -445,7 +445,6 @@ func (r *Repository) Check(commit git.ID, each func(name string, e git.TreeEntry
 			return err
 		}
 		raw = bytes.Clone(raw)
-		names := make(map[string]bool)
 		for e, err := range git.Entries(raw) {
 			if err != nil {
 				return bytesAtFault(err, dir)
@@ -454,10 +453,6 @@ func (r *Repository) Check(commit git.ID, each func(name string, e git.TreeEntry
 			if err := left.take(name, 1, 0); err != nil {
 				return err
 			}
-			if names[string(e.Name)] {
-				return trust.Refuse(CodeMalformed, name, "a file and a directory of one name")
-			}
-			names[string(e.Name)] = true
 			switch e.Mode {
 			case git.ModeTree:
 				err = walk(e.ID, name, depth+1)
