@@ -116,17 +116,12 @@ func (w *work) makeChannel(ctx context.Context, dir string, p *pin.Pin, basisKey
 		return it, err
 	}
 	defer repository.Close()
-	reader := repository.Database().NewReader()
-	for _, id := range []git.ID{p.Commit, p.Keyring, p.Basis} {
-		if _, err := reader.Read(id, git.KindCommit); git.IsMissing(err) && !id.IsZero() {
-			return it, trust.Refuse("channel-repository", p.Channel, "%s does not have commit %s", dir, id).WithHint("fetch into it what was pinned; " + repository.Missing())
-		} else if err != nil && !id.IsZero() {
-			return it, fmt.Errorf("%s: commit %s: %w", dir, id, err)
-		}
+	if err := history.Lacks(repository, p); err != nil {
+		return it, err
 	}
 	if p.Basis.IsZero() {
 		// The pack, the item, and what is unpacked of it to look into it.
-		if err := z.Space(3 * packBytes(dir)); err != nil {
+		if err := z.Space(3 * history.PackBytes(dir)); err != nil {
 			return it, err
 		}
 	}
@@ -145,36 +140,14 @@ func (w *work) makeChannel(ctx context.Context, dir string, p *pin.Pin, basisKey
 			w.c.Progress(n, "channel "+p.Channel)
 		}
 	})
-	hash := sha256.New()
-	if err := pin.Create(ctx, g, repository, tmp, p, basisKeyring, io.MultiWriter(blob, hash, progress, until{ctx})); err != nil {
-		return it, err
-	}
-	it.Kind = trust.KindChannel
-	hash.Sum(it.SHA256[:0])
-	if it.Name, err = p.ItemName(it.SHA256); err != nil {
+	if it, err = history.MakeItem(ctx, g, repository, tmp, p, basisKeyring, io.MultiWriter(blob, progress, until{ctx})); err != nil {
 		return it, err
 	}
 	if err := w.note(ctx, it.SHA256); err != nil {
 		return it, err
 	}
-	_, it.Size, err = blob.Commit(it.SHA256)
+	_, _, err = blob.Commit(it.SHA256)
 	return it, err
-}
-
-// packBytes is about how much a repository holds.
-func packBytes(dir string) (n int64) {
-	for _, d := range []string{dir, filepath.Join(dir, ".git")} {
-		packs, err := filepath.Glob(filepath.Join(d, "objects", "pack", "*.pack"))
-		if err != nil {
-			continue
-		}
-		for _, p := range packs {
-			if st, err := os.Lstat(p); err == nil {
-				n += st.Size()
-			}
-		}
-	}
-	return n
 }
 
 // judgeChannel looks at an item as the other side will: it opens and unpacks it, authenticates what it has, and has every file of the checkout looked into.
