@@ -245,6 +245,7 @@ func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 // readPackedRefs reads the file packed-refs: "ID NAME" lines, each perhaps followed by "^ID" of what a tag leads to.
 func (r *Repository) readPackedRefs() error {
 	r.refs = make(map[string]git.ID)
+	r.Replace = r.exists("refs/replace")
 	data, err := readFile(r.root, "packed-refs", MaxPackedRefs)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -272,7 +273,6 @@ func (r *Repository) readPackedRefs() error {
 			r.Replace = r.Replace || strings.HasPrefix(name, "refs/replace/")
 		}
 	}
-	r.Replace = r.Replace || r.exists("refs/replace")
 	return nil
 }
 
