@@ -7,12 +7,66 @@ import (
 	"strings"
 )
 
-// What comes in, and what persons say of it: shipments, approvals, rejections, allowlists.
+// What comes in, and what persons say of it: shipments, submissions, approvals, rejections, allowlists.
 
 type imported struct {
 	number           int64
 	manifest, person string
 	rejected         bool
+	own              string // the item line of a submission, which has no manifest
+}
+
+func (m *imported) String() string {
+	if m.own != "" {
+		return fmt.Sprintf("own-%d", m.number)
+	}
+	return fmt.Sprintf("shipment %d", m.number)
+}
+
+// submitted takes a channel's item that came from inside. There is no manifest: the entry says all that one would.
+func (a *audit) submitted(e *entry) error {
+	n, sub := e.number("submission"), e.subjects[0]
+	m := &imported{n, strings.Clone(sub.digest), e.keep("person"), false, fmt.Sprintf("item %s %d channel %s", sub.digest, e.number("size"), sub.name)}
+	if want := int64(len(a.own)) + 1; n != want {
+		return refuse("submission-number", e.String(), "is own-%d where own-%d is the next", n, want)
+	}
+	a.own = append(a.own, m)
+	a.brought[m.own] = append(a.brought[m.own], m)
+	return nil
+}
+
+// isSubmission tells whether the one subject is named by its content, its channel and its commit.
+func (st *statement) isSubmission() bool {
+	sub := st.subjects[0]
+	return sub.name == sourceName(sub.digest, st.text("channel")+"-channel-"+st.text("commit"))
+}
+
+// sourceName is what the store calls a nar of this digest and name: the hash of both, folded to 20 bytes.
+func sourceName(digest, name string) string {
+	sum := sum256([]byte("source:sha256:" + digest + ":" + strings.TrimSuffix(storeDir, "/") + ":" + name))
+	var folded [20]byte
+	for i, b := range sum {
+		folded[i%len(folded)] ^= b
+	}
+	const letters = "0123456789abcdfghijklmnpqrsvwxyz"
+	out := make([]byte, 0, 33+len(name))
+	for n := 31; n >= 0; n-- { // five bits a letter, the last first
+		at, shift := n*5/8, n*5%8
+		c := folded[at] >> shift
+		if at+1 < len(folded) {
+			c |= folded[at+1] << (8 - shift)
+		}
+		out = append(out, letters[c&31])
+	}
+	return string(out) + "-" + name
+}
+
+// submission is what entries name as one, if it is there and is not rejected.
+func (a *audit) submission(n int64) *imported {
+	if n < 1 || n > int64(len(a.own)) {
+		return nil
+	}
+	return a.own[n-1]
 }
 
 type approval struct {
@@ -36,7 +90,7 @@ func (a *audit) imported(e *entry) error {
 	case a.lost(n):
 		return refuse("shipment-lost", e.String(), "orders %d say that shipment %d will never come", a.standing().version, n)
 	}
-	m := &imported{n, digest, e.keep("person"), false}
+	m := &imported{n, digest, e.keep("person"), false, ""}
 	a.imports[n] = m
 	if manifest := a.manifests[digest]; manifest != nil {
 		for _, it := range manifest.list {
@@ -53,10 +107,12 @@ func (a *audit) lost(shipment int64) bool {
 // rejected prints the text again that the reviewer signed.
 func (a *audit) rejected(e *entry) error {
 	date, person := e.text("date"), e.text("person")
-	text := fmt.Sprintf("sallyport rejection v1\nenclave %s\nshipment %d\nmanifest %s\ndate %s\nreason %s\n",
-		a.now().enclave, e.number("shipment"), e.subjects[0].digest, date, e.text("reason"))
+	about, m := fmt.Sprintf("shipment %d\nmanifest", e.number("shipment")), a.imports[e.number("shipment")]
+	if e.kind == "declined" {
+		about, m = fmt.Sprintf("submission %d\nitem", e.number("submission")), a.submission(e.number("submission"))
+	}
+	text := fmt.Sprintf("sallyport rejection v1\nenclave %s\n%s %s\ndate %s\nreason %s\n", a.now().enclave, about, e.subjects[0].digest, date, e.text("reason"))
 	by, wrong := e.signature("rejection", text, a.now().signers("allowlist", date))
-	m := a.imports[e.number("shipment")]
 	switch {
 	case len(wrong) > 0:
 		return wrong
@@ -65,7 +121,7 @@ func (a *audit) rejected(e *entry) error {
 	case by[0].key.owner != person:
 		return refuse("rejection-person", e.String(), "the signature is not that of %s", person)
 	case m != nil && m.manifest == e.subjects[0].digest && m.person == person:
-		return refuse("rejection-own-import", e.String(), "%s imported the shipment", person)
+		return refuse("rejection-own-import", e.String(), "%s brought in %s", person, m)
 	case m != nil && m.manifest == e.subjects[0].digest:
 		m.rejected = true
 	}
@@ -126,6 +182,10 @@ func (a *audit) allow(e *entry) error {
 	}
 	added := list.adds(before)
 	wrong = append(a.approvedBy(e, list, by), a.twoDoors(list, added, by)...)
+	if n := e.number("submission"); n != 0 {
+		m := a.submission(n)
+		wrong.unless(m != nil && !m.rejected && list.has(item{line: m.own}), h, "submission", "%s says that it came by own-%d, which was not submitted, was rejected, or is not in it", e, n)
+	}
 	return append(wrong, a.classes(list, added).sorted()...).err()
 }
 
@@ -163,9 +223,9 @@ func (list *allowlist) adds(before *allowlist) []item {
 }
 
 // twoDoors looks for where the items came from that a version adds: with a shipment whose manifest has it, or whose manifest is not
-// at hand. Who alone imported these must not be an approver, nor have the seat of one.
+// at hand, or by a submission. Who alone imported these must not be an approver, nor have the seat of one; who submitted one must not in any case.
 func (a *audit) twoDoors(list *allowlist, added []item, by []signature) (wrong faults) {
-	stands := func(m *imported) bool { return !m.rejected && !a.lost(m.number) }
+	stands := func(m *imported) bool { return !m.rejected && (m.own != "" || !a.lost(m.number)) }
 	dark := map[string]bool{} // importers of shipments whose manifest is not at hand
 	for _, m := range a.imports {
 		if a.manifests[m.manifest] == nil && stands(m) {
@@ -176,12 +236,16 @@ func (a *audit) twoDoors(list *allowlist, added []item, by []signature) (wrong f
 	for _, it := range added {
 		importers := maps.Clone(dark)
 		for _, m := range a.brought[it.line] {
-			if stands(m) {
-				importers[m.person] = true
+			if !stands(m) {
+				continue
+			}
+			importers[m.person] = true
+			if m.own != "" && approvers[a.now().seat("reviewer", m.person)] {
+				wrong.add("approval-own-submission", list.subject, "adds %s, which %s submitted as %s and approved", it.name, m.person, m)
 			}
 		}
 		if len(importers) == 0 {
-			wrong.add("approval-unshipped", list.subject, "adds %s, which no shipment brought", it.name)
+			wrong.add("approval-unshipped", list.subject, "adds %s, which no shipment brought and nobody submitted", it.name)
 		}
 		for person := range importers {
 			if len(importers) == 1 && approvers[a.now().seat("reviewer", person)] {

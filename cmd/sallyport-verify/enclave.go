@@ -29,6 +29,7 @@ type audit struct {
 	manifests  map[string]*manifest   // by digest
 	imports    map[int64]*imported    // by number
 	brought    map[string][]*imported // by item line, as far as there are manifests
+	own        []*imported            // submissions: the first is own-1
 	approvals  map[approval]approved  //
 	allowed    map[string]*allowlist  // in force, by track
 	versions   map[string]int64       // of each track, those included that could not be read
@@ -97,7 +98,9 @@ func (a *audit) entry(e *entry) {
 		err = a.keyChanged(e)
 	case "imported":
 		err = a.imported(e)
-	case "rejected":
+	case "submitted":
+		err = a.submitted(e)
+	case "rejected", "declined":
 		err = a.rejected(e)
 	case "approved":
 		a.approvals[approval{e.keep("track"), e.number("version"), strings.Clone(e.subjects[0].digest), e.keep("person")}] = approved{e.keep("signature"), e.index}

@@ -22,7 +22,7 @@
 //	enclave.go     440  that the entries tell one history: roots and orders come in force in turn, recalls are obeyed, nothing is
 //	                    published that no entry tells of
 //	renewal.go     140  that the zone changed its own keys with leave
-//	approval.go    220  that each allowlist was approved by enough persons, who did not bring the items in themselves
+//	approval.go    285  that each allowlist was approved by enough persons, who did not bring the items in themselves
 //	quorum.go      150  that enough builders said the same of what tracks sign
 //	volume.go      350  that a shipment's volume is what collectors signed (shipment.md)
 //	blake2b.go     100  the hash of its signatures, which the standard library lacks

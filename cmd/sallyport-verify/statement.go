@@ -66,6 +66,8 @@ var kinds = map[string]*kind{
 	"imported":    says("importer", one, "shipment number, items count, bytes count, person name"),
 	"refused":     says(station, some, "stage text, reasons []finding, total count"),
 	"approved":    says(station, one, "track name, version number, person name, signature line"),
+	"submitted":   says("importer", one, "submission number, size number, channel channel, commit commit, basis commit or -, person name"),
+	"declined":    says(station, one, "submission number, person name, date date, reason reason, signature line"),
 	"rejected":    says(station, one, "shipment number, person name, date date, reason reason, signature line"),
 	"allowed":     says(station, one, "track name, version number, persons []text"),
 	"released":    says(station, one, "track name, version number, from name"),
@@ -236,6 +238,8 @@ func (st *statement) open(text string) error {
 		return refuse("statement-predicate", "", "%d subjects, not one", len(st.subjects))
 	case st.of.subjects == outputs && (strings.Count(paths, `"path":"`) != len(st.subjects) || slices.ContainsFunc(st.subjects, func(s subject) bool { return !is("path", s.name) || !strings.Contains(paths, `"path":"`+s.name+`"`) })):
 		return refuse("statement-predicate", "", "the subjects are not the outputs")
+	case name == "submitted" && !st.isSubmission():
+		return refuse("statement-predicate", "", "the item is not named by its content, its channel and its commit")
 	}
 	return nil
 }

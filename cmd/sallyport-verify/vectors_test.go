@@ -130,7 +130,7 @@ func (v *verifier) statement(data []byte, origin string) (*entry, error) {
 		return e, e.err
 	}
 	err := e.signedBy(v.now().byID[e.keyid], origin, v.now().has).err()
-	if err == nil && e.kind == "rejected" {
+	if err == nil && (e.kind == "rejected" || e.kind == "declined") {
 		err = v.rejected(e)
 	}
 	return e, err

@@ -393,6 +393,35 @@ func TestEnclaveFaults(t *testing.T) {
 			n := len(w.statements) - 1
 			w.statements = slices.Insert(w.statements[:n:n], 4, w.statements[n])
 		}},
+		// Submissions.
+		{name: "submitted", before: func(w *world) { w.submit("ivan", 1) }},
+		{name: "submitted and approved", before: func(w *world) { w.submit("ivan", 1); w.allowOwn("rita", "rolf") }},
+		{name: "submitted and approved by the submitter", codes: "approval-own-submission", before: func(w *world) {
+			w.submit("rita", 1)
+			w.allowOwn("rita", "rolf")
+		}},
+		{name: "submitted by two, approved by one of them", codes: "approval-own-submission", before: func(w *world) {
+			w.submit("ivan", 1)
+			w.submit("rita", 2)
+			w.allowOwn("rita", "rolf")
+		}},
+		{name: "submitted by a stranger", codes: "statement-key", before: func(w *world) { w.submit("mallory", 1) }},
+		{name: "submitted by the station", codes: "statement-person statement-role", before: func(w *world) { w.submit("ivan", 1).key = newKey("station/statement") }},
+		{name: "submission out of turn", codes: "submission-number", before: func(w *world) { w.submit("ivan", 2) }},
+		{name: "submission twice", codes: "submission-number", before: func(w *world) { w.submit("ivan", 1); w.submit("ivan", 1) }},
+		{name: "submission of another item", codes: "statement-predicate", before: func(w *world) { w.submit("ivan", 1).Subject[0]["sha256"] = hexSum(nil) }},
+		{name: "allowed, and nobody submitted it", codes: "allowlist-submission", before: func(w *world) { w.allowOwn("rita", "rolf") }},
+		{name: "submission declined", before: func(w *world) { w.submit("ivan", 1); w.decline("rolf", 1) }},
+		{name: "submission declined by the submitter", codes: "rejection-own-import", before: func(w *world) { w.submit("rita", 1); w.decline("rita", 1) }},
+		{name: "submission declined by a signature for another", codes: "rejection-signature", before: func(w *world) {
+			w.submit("ivan", 1)
+			w.decline("rolf", 1).Predicate["submission"] = 2
+		}},
+		{name: "allowed after it was declined", codes: "allowlist-submission", before: func(w *world) {
+			w.submit("ivan", 1)
+			w.decline("rolf", 1)
+			w.allowOwn("rita", "rolf")
+		}},
 		// Quorum.
 		{name: "quorum of one", codes: "quorum-waiting", before: func(w *world) {
 			w.find("agreed").Predicate["builders"] = []any{newKey("bea/statement").id()}

@@ -386,6 +386,35 @@ func (w *world) reject(who, signer string) *tstatement {
 	return w.say("station", "rejected", object{"shipment": 1, "person": who, "date": "2026-01-04T00:00:00Z", "reason": "a \"blob\"", "signature": line}, "manifest "+digest)
 }
 
+// What the tests submit: content, channel and commit, and the name that the store gives these.
+const (
+	ownCommit = "1111111111111111111111111111111111111111"
+	ownStore  = "ours-channel-" + ownCommit
+)
+
+func ownDigest() string { return hexSum([]byte("own")) }
+
+// submit has a person submit the item as own-N.
+func (w *world) submit(who string, n int) *tstatement {
+	return w.say(who, "submitted", object{"submission": n, "size": 3, "channel": "ours", "commit": ownCommit, "basis": "-", "person": who}, sourceName(ownDigest(), ownStore)+" "+ownDigest())
+}
+
+// allowOwn puts the item on the list, as own-1.
+func (w *world) allowOwn(names ...string) {
+	item := fmt.Sprintf("item %s 3 channel %s\n", ownDigest(), sourceName(ownDigest(), ownStore))
+	w.allow(2, allowText(2, 1, hexSum([]byte(allowText(1, 1, "-", itemLines(contents())))), item), names...)
+	for _, s := range w.statements[len(w.statements)-len(names)-1:] {
+		s.Predicate["submission"] = 1
+	}
+}
+
+// decline has a reviewer reject own-N.
+func (w *world) decline(who string, n int) *tstatement {
+	text := fmt.Sprintf("sallyport rejection v1\nenclave keep\nsubmission %d\nitem %s\ndate 2026-01-04T00:00:00Z\nreason no\n", n, ownDigest())
+	line := strings.TrimSuffix(newKey(who+"/allowlist").sigLine(text), "\n")
+	return w.say("station", "declined", object{"submission": n, "person": who, "date": "2026-01-04T00:00:00Z", "reason": "no", "signature": line}, fmt.Sprintf("own-%d %s", n, ownDigest()))
+}
+
 func (w *world) built(who, output string) *tstatement {
 	return w.say(who, "built", object{
 		"derivation": "/gnu/store/" + drvName, "derivation-sha256": drvDigest, "person": who, "system": "x86_64-linux",

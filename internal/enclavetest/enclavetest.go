@@ -99,10 +99,11 @@ type Enclave struct {
 	Root *trust.Root
 	Log  *Log
 
-	mu       sync.Mutex
-	now      time.Time
-	shipment int64
-	previous trust.Digest
+	mu        sync.Mutex
+	now       time.Time
+	shipment  int64
+	submitted int64 // how many
+	previous  trust.Digest
 }
 
 // New makes an enclave.
@@ -411,7 +412,6 @@ func (e *Enclave) Quarantine(importer string, contents ...Content) int64 {
 // QuarantineWith is Quarantine of what the inspection found something in.
 func (e *Enclave) QuarantineWith(importer string, findings []attach.Finding, contents ...Content) int64 {
 	e.T.Helper()
-	ctx := context.Background()
 	report, err := attach.Findings(findings)
 	e.must(err)
 	e.Put(report)
@@ -423,35 +423,60 @@ func (e *Enclave) QuarantineWith(importer string, findings []attach.Finding, con
 	for _, c := range contents {
 		e.Put(c.Data)
 	}
-	now := trust.FormatDate(e.Clock())
-	subjects := []statement.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: trust.Sum(file)}}
-	imported, err := statement.Sign(Key(e.T, importer+"/statement"), statement.Statement{Kind: statement.KindImported, Subjects: subjects, Predicate: map[string]any{
-		"time": now, "zone": e.Zone.Origin(), "shipment": m.Number, "items": int64(len(m.Items)), "bytes": m.Bytes(), "person": importer}})
+	subject := statement.Subject{Name: statement.Arrived(m.Number), SHA256: trust.Sum(file)}
+	e.arrive(m.Number, subject, m.Items, trust.Sum(report), importer, statement.Statement{Kind: statement.KindImported, Subjects: []statement.Subject{subject}, Predicate: map[string]any{
+		"shipment": m.Number, "items": int64(len(m.Items)), "bytes": m.Bytes(), "person": importer}})
+	return m.Number
+}
+
+// Submit puts a channel's item in quarantine as a submission, as the gate does. It returns the number that the catalog has: below zero.
+func (e *Enclave) Submit(person string, c Content, commit, basis string) int64 {
+	e.T.Helper()
+	report, err := attach.Findings(nil)
 	e.must(err)
+	e.Put(report)
+	e.Put(c.Data)
+	e.submitted++
+	said := statement.Submission{Number: e.submitted, Item: c.Item, Commit: commit, Basis: basis, Person: person}
+	e.arrive(-e.submitted, statement.Subject{Name: statement.Arrived(-e.submitted), SHA256: c.SHA256}, []trust.Item{c.Item}, trust.Sum(report), person, said.Statement())
+	return -e.submitted
+}
+
+// arrive writes what the gate does of an arrival.
+func (e *Enclave) arrive(number int64, subject statement.Subject, items []trust.Item, report trust.Digest, person string, says statement.Statement) {
+	e.T.Helper()
+	ctx := context.Background()
+	now := trust.FormatDate(e.Clock())
+	says.Predicate["time"], says.Predicate["zone"] = now, e.Zone.Origin()
+	signed, err := statement.Sign(Key(e.T, person+"/statement"), says)
+	e.must(err)
+	var bytes int64
+	for _, it := range items {
+		bytes += it.Size
+	}
 	e.Commit(func(tx *store.Tx) error {
-		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{"files": 1, "bytes": m.Bytes(), "findings": map[string]any{}, "confinement": map[string]any{},
-			"report": trust.Sum(report).String()}); err != nil {
+		if err := tx.Statement(statement.KindInspected, []statement.Subject{subject}, map[string]any{"files": 1, "bytes": bytes, "findings": map[string]any{}, "confinement": map[string]any{},
+			"report": report.String()}); err != nil {
 			return err
 		}
-		if err := tx.Attach(ctx, trust.Sum(report)); err != nil {
+		if err := tx.Attach(ctx, report); err != nil {
 			return err
 		}
-		leaf, err := tx.Append(imported)
+		leaf, err := tx.Append(signed)
 		if err != nil {
 			return err
 		}
 		err = errors.Join(
-			tx.Exec(ctx, `INSERT INTO setting (name, value) VALUES (?, ?)`, admit.ImportedHint(m.Number), strconv.FormatInt(leaf, 10)),
+			tx.Exec(ctx, `INSERT INTO setting (name, value) VALUES (?, ?)`, admit.ImportedHint(number), strconv.FormatInt(leaf, 10)),
 			tx.Exec(ctx, `INSERT INTO shipment (number, manifest, state, importer, date, items, bytes) VALUES (?, ?, 'quarantined', ?, ?, ?, ?)`,
-				m.Number, trust.Sum(file).String(), importer, now, len(m.Items), m.Bytes()))
-		for _, it := range m.Items {
+				number, subject.SHA256.String(), person, now, len(items), bytes))
+		for _, it := range items {
 			err = errors.Join(err,
 				tx.Exec(ctx, `INSERT OR IGNORE INTO item (sha256, size, kind, name, added) VALUES (?, ?, ?, ?, ?)`, it.SHA256.String(), it.Size, it.Kind, it.Name, now),
-				tx.Exec(ctx, `INSERT OR IGNORE INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, m.Number, it.SHA256.String(), it.Name))
+				tx.Exec(ctx, `INSERT OR IGNORE INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, number, it.SHA256.String(), it.Name))
 		}
 		return err
 	})
-	return m.Number
 }
 
 // Commit commits, or fails the test.

@@ -26,7 +26,8 @@ CREATE TABLE item (
 ) WITHOUT ROWID;
 CREATE INDEX item_name ON item (name);
 
--- Shipments, on both sides. state: quarantined, admitted, rejected or lost.
+-- Shipments, on both sides. state: quarantined, admitted, rejected or lost. Inside, numbers below zero are submissions, own-1 being -1; manifest is
+-- their item then.
 CREATE TABLE shipment (
   number INTEGER PRIMARY KEY, manifest TEXT NOT NULL, state TEXT NOT NULL, importer TEXT NOT NULL,
   date TEXT NOT NULL, items INTEGER NOT NULL, bytes INTEGER NOT NULL

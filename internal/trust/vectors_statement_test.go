@@ -168,11 +168,23 @@ func (c *corpus) statementCases() {
 	line := c.line([]byte("text\n"), c.e.Key("rada/allowlist"))
 	out := storepath.Dir + "/" + trusttest.Base("out", "hello-2.12")
 	drv := storepath.Dir + "/" + helloDrv
-	rejection := statement.Rejection{Enclave: "citadel", Shipment: 7, Manifest: manifest.SHA256, Date: trusttest.Epoch, Reason: `a "blob" in src\`}
-	rejected, err := rejection.Predicate(c.e.Key("rada/allowlist"))
+	rejection := statement.Rejection{Enclave: "citadel", Arrival: 7, Digest: manifest.SHA256, Date: trusttest.Epoch, Reason: `a "blob" in src\`}
+	_, rejected, err := rejection.Predicate(c.e.Key("rada/allowlist"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	pack := trust.Sum([]byte("pack"))
+	path, err := storepath.Source("ours-channel-"+strings.Repeat("1", 40), pack)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	item := statement.Subject{Name: path.Base(), SHA256: pack}
+	declining := statement.Rejection{Enclave: "citadel", Arrival: -7, Digest: pack, Date: trusttest.Epoch, Reason: "not asked for"}
+	_, declined, err := declining.Predicate(c.e.Key("rada/allowlist"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	submitted := map[string]any{"submission": 7, "size": 4, "channel": "ours", "commit": strings.Repeat("1", 40), "basis": "-", "person": "ines"}
 	built := map[string]any{"derivation": drv, "derivation-sha256": digest, "person": "bela", "system": "x86_64-linux",
 		"outputs": map[string]any{"out": map[string]any{"path": out, "size": 100, "references": []string{out}}}}
 	for _, k := range []struct {
@@ -192,6 +204,8 @@ func (c *corpus) statementCases() {
 		{statement.KindRefused, station, text, map[string]any{"stage": "gate", "total": 1, "reasons": []map[string]any{{"code": "x", "subject": "y"}}}, "reasons"},
 		{statement.KindApproved, station, text, map[string]any{"track": "dev", "version": 1, "person": "rada", "signature": line}, "signature"},
 		{statement.KindRejected, station, manifest, rejected, "reason"},
+		{statement.KindSubmitted, "ines/statement", item, submitted, "basis"},
+		{statement.KindDeclined, station, item, declined, "submission"},
 		{statement.KindAllowed, station, text, map[string]any{"track": "dev", "version": 1, "persons": []string{"rada", "remy"}}, "track"},
 		{statement.KindReleased, station, text, map[string]any{"track": "prod", "version": 1, "from": "dev"}, "from"},
 		{statement.KindSigned, station, text, map[string]any{"track": "dev"}, "track"},
@@ -228,6 +242,14 @@ func (c *corpus) statementCases() {
 	judge("S4", "pinned-channel", "a channel of no name", c.envelope(station, with(statement.KindPinned, text, pinned, "channel", "gu ix")), "statement-predicate")
 	judge("S4", "pinned-commit", "a commit that is none", c.envelope(station, with(statement.KindPinned, text, pinned, "commit", "-")), "statement-predicate")
 	judge("S4", "pinned-from", "a commit in capitals", c.envelope(station, with(statement.KindPinned, text, pinned, "from", strings.Repeat("A", 40))), "statement-predicate")
+
+	judge("S4", "submitted-basis", "what stands on another commit", c.envelope("ines/statement", with(statement.KindSubmitted, item, submitted, "basis", strings.Repeat("2", 40))))
+	judge("S4", "submitted-zero", "a submission without a number", c.envelope("ines/statement", with(statement.KindSubmitted, item, submitted, "submission", 0)), "statement-predicate")
+	judge("S4", "submitted-commit", "an item that is named for another commit", c.envelope("ines/statement", with(statement.KindSubmitted, item, submitted, "commit", strings.Repeat("2", 40))), "statement-predicate")
+	judge("S4", "submitted-channel", "an item that is named for another channel", c.envelope("ines/statement", with(statement.KindSubmitted, item, submitted, "channel", "theirs")), "statement-predicate")
+	judge("S4", "submitted-content", "an item with the name of other content", c.envelope("ines/statement", with(statement.KindSubmitted, statement.Subject{Name: item.Name, SHA256: trust.Sum(nil)}, submitted, "basis", "-")), "statement-predicate")
+	judge("S5", "submitted-person", "one whom the key does not belong to", c.envelope("ines/statement", with(statement.KindSubmitted, item, submitted, "person", "rada")), "statement-person")
+	judge("S5", "submitted-role", "submitted by the station", c.envelope(station, with(statement.KindSubmitted, item, submitted, "person", "station")), "statement-role")
 
 	// Who.
 	imported := statement.Statement{Kind: statement.KindImported, Subjects: []statement.Subject{manifest}, Predicate: say(map[string]any{"shipment": 1, "items": 1, "bytes": 0, "person": "ines"})}
@@ -306,12 +328,16 @@ func (c *corpus) statementCases() {
 	reject("person", "another person", set("person", "remy"), "rejection-person")
 	reject("reason-form", "a reason that is not ASCII", set("reason", "ü"), "statement-predicate")
 	reject("stranger", "a stranger's key", func(p map[string]any) {
-		by, err := rejection.Predicate(c.e.Key("zora/allowlist"))
+		_, by, err := rejection.Predicate(c.e.Key("zora/allowlist"))
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		p["signature"], p["person"] = by["signature"], "zora"
 	}, "rejection-unsigned")
+	judge("S6", "declined-number", "another submission than was signed", c.envelope(station, with(statement.KindDeclined, item, declined, "submission", 8)), "rejection-signature")
+	judge("S6", "declined-item", "another item", c.envelope(station, with(statement.KindDeclined, statement.Subject{Name: item.Name, SHA256: trust.Sum(nil)}, declined, "person", "rada")), "rejection-signature")
+	judge("S6", "declined-shipment", "the rejection of shipment 7 as that of submission 7", c.envelope(station, with(statement.KindDeclined, manifest, rejected, "submission", 7)), "rejection-signature")
+	judge("S6", "rejected-submission", "the rejection of submission 7 as that of shipment 7", c.envelope(station, with(statement.KindRejected, item, declined, "shipment", 7)), "rejection-signature")
 	judge("S6", "rejected-manifest", "another manifest", c.envelope(station, with(statement.KindRejected, text, rejected, "person", "rada")), "rejection-signature")
 }
 

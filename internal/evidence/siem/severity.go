@@ -23,7 +23,7 @@ const (
 var severities = map[string]Severity{
 	statement.KindCreated: Notice, statement.KindRoot: Notice,
 	statement.KindCollected: Info, statement.KindInspected: Info, statement.KindShipped: Notice, statement.KindPinned: Notice, statement.KindExcused: Warning,
-	statement.KindImported: Notice, statement.KindRefused: Warning, statement.KindApproved: Notice, statement.KindRejected: Warning,
+	statement.KindImported: Notice, statement.KindSubmitted: Notice, statement.KindDeclined: Warning, statement.KindRefused: Warning, statement.KindApproved: Notice, statement.KindRejected: Warning,
 	statement.KindAllowed: Notice, statement.KindSigned: Info, statement.KindBuilt: Info, statement.KindAgreed: Info, statement.KindDisagreed: Alert,
 	statement.KindWitnessed: Notice, statement.KindRebuilt: Warning, statement.KindChecked: Info,
 	statement.KindKeyChanged:  Warning,
@@ -121,6 +121,10 @@ func (r *Record) sentence() string {
 		return fmt.Sprintf("%s approved %s", r.text("person"), list)
 	case statement.KindRejected:
 		return fmt.Sprintf("%s rejected shipment %d: %s", r.text("person"), n("shipment"), r.text("reason"))
+	case statement.KindSubmitted:
+		return fmt.Sprintf("%s submitted own-%d: channel %s at commit %s, %d bytes", r.text("person"), n("submission"), r.text("channel"), r.text("commit"), n("size"))
+	case statement.KindDeclined:
+		return fmt.Sprintf("%s rejected own-%d: %s", r.text("person"), n("submission"), r.text("reason"))
 	case statement.KindAllowed:
 		return fmt.Sprintf("%s is in force, signed by %s", list, strings.Join(r.names("persons"), ", "))
 	case statement.KindSigned:

@@ -58,7 +58,7 @@ func (s *Syslog) Message(r *Record) []byte {
 	for _, name := range []string{"person", "track", "stage", "document", "derivation"} {
 		p.add(name, r.text(name))
 	}
-	for _, name := range []string{"shipment", "version"} {
+	for _, name := range []string{"shipment", "submission", "version"} {
 		if n := r.number(name); n != 0 {
 			p.add(name, strconv.FormatInt(n, 10))
 		}

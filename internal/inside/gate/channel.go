@@ -19,7 +19,6 @@ import (
 	"sallyport/internal/confine"
 	"sallyport/internal/crossing/pin"
 	"sallyport/internal/crossing/pin/history"
-	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/judge/authenticate"
 	"sallyport/internal/judge/authenticate/gitrun"
 	"sallyport/internal/trust"
@@ -32,12 +31,12 @@ type pinned struct {
 	header *pin.Header
 }
 
-// channels judges the channels' items of a volume, whose contents are in the store. What they bring lies in scratch repositories until the shipment is quarantined.
-func (j *intake) channels(ctx context.Context, m *shipment.Manifest, lists tracks) error {
+// channels judges the channels' items among these, whose contents are in the store. What they bring lies in scratch repositories until the shipment is quarantined.
+func (j *intake) channels(ctx context.Context, items []trust.Item, lists tracks) error {
 	var rs trust.Refusals
 	byName := map[string][]pinned{}
 	var names []string
-	for _, it := range m.Items {
+	for _, it := range items {
 		if it.Kind != trust.KindChannel {
 			continue
 		}

@@ -17,6 +17,12 @@
 // without fault is quarantined: its items are in the store, and no depot, signer or builder will touch them until reviewers have signed
 // an allowlist that names them.
 //
+// # Submissions
+//
+// What must never leave the enclave comes by no shipment. [Gate.Submit] makes the item of a channel from a repository that a person of the enclave has, and judges it as
+// one of a shipment from "content" on. It has no manifest, slip, or number among the shipments': its statement says what a manifest would, signed by who submits it, and it is
+// named own-1, own-2 and so on. The repository is believed nothing; what is judged is the item that was made of it.
+//
 // # When it becomes true
 //
 // Before the first item is stored the digests of all are noted (package pending). Items are stored as they are read, each durable before it has its name, and mean
@@ -194,7 +200,7 @@ func (j *intake) run(ctx context.Context, vol *os.Root, slip *shipment.Slip) (*Q
 		return nil, err
 	}
 	var rs trust.Refusals
-	for _, err := range []error{j.derivations(v.Manifest, lists), j.channels(ctx, v.Manifest, lists)} {
+	for _, err := range []error{j.derivations(v.Manifest, lists), j.channels(ctx, v.Manifest.Items, lists)} {
 		if err := rs.Merge(err); err != nil {
 			return nil, err
 		}
@@ -304,12 +310,44 @@ func (j *intake) follower(ctx context.Context, m *shipment.Manifest, digest trus
 	return nil
 }
 
-// quarantine is the write that makes it true.
+// quarantine is the write that makes a shipment true.
 func (j *intake) quarantine(ctx context.Context, q *Quarantined) error {
 	g, m := j.g, q.verified.Manifest
+	now := trust.FormatDate(g.Clock())
+	a := &arrival{number: m.Number, digest: q.Manifest, date: now, items: m.Items, bytes: q.Bytes}
+	keep := func() error {
+		return g.Zone.CAS.Put(bytes.NewReader(q.verified.File), q.Manifest, int64(len(q.verified.File)))
+	}
+	var err error
+	a.entry, err = statement.Sign(g.Importer, statement.Statement{Kind: statement.KindImported, Subjects: a.subjects(), Predicate: map[string]any{
+		"time": now, "zone": g.Zone.Origin(), "shipment": m.Number, "items": int64(q.Items), "bytes": q.Bytes, "person": g.Importer.Person(),
+	}})
+	if err != nil {
+		return err
+	}
+	return j.enter(ctx, a, keep)
+}
+
+// An arrival is what came in, under one number: a shipment, or below zero a submission.
+type arrival struct {
+	number int64
+	digest trust.Digest // of the manifest; of a submission, of its item
+	date   string
+	items  []trust.Item
+	bytes  int64
+	entry  []byte // what the importer, or the submitter, says of it
+}
+
+func (a *arrival) subjects() []statement.Subject {
+	return []statement.Subject{{Name: statement.Arrived(a.number), SHA256: a.digest}}
+}
+
+// enter writes entries and rows of an arrival in one transaction. What they name is stored before: the findings here, the rest by keep.
+func (j *intake) enter(ctx context.Context, a *arrival, keep func() error) error {
+	g := j.g
 	// What was found is too much for an entry: it has the list's digest.
-	list := make([]attach.Finding, len(q.Details))
-	for i, f := range q.Details {
+	list := make([]attach.Finding, len(j.details))
+	for i, f := range j.details {
 		list[i] = attach.Finding(f)
 	}
 	text, err := attach.Findings(list)
@@ -323,51 +361,43 @@ func (j *intake) quarantine(ctx context.Context, q *Quarantined) error {
 	if _, err := g.Zone.CAS.PutBytes(text); err != nil {
 		return err
 	}
-	if err := g.Zone.CAS.Put(bytes.NewReader(q.verified.File), q.Manifest, int64(len(q.verified.File))); err != nil {
-		return err
-	}
-	now := trust.FormatDate(g.Clock())
-	subjects := []statement.Subject{{Name: fmt.Sprintf("shipment %d", m.Number), SHA256: q.Manifest}}
-	imported, err := statement.Sign(g.Importer, statement.Statement{Kind: statement.KindImported, Subjects: subjects, Predicate: map[string]any{
-		"time": now, "zone": g.Zone.Origin(), "shipment": m.Number, "items": int64(q.Items), "bytes": q.Bytes, "person": g.Importer.Person(),
-	}})
-	if err != nil {
+	if err := keep(); err != nil {
 		return err
 	}
 	findings := map[string]any{}
-	for severity, n := range q.Findings {
+	for severity, n := range j.findings {
 		findings[severity] = n
 	}
 	return g.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(statement.KindInspected, subjects, map[string]any{"files": q.Files, "bytes": q.Bytes, "findings": findings, "confinement": q.Confined, "report": report.String()}); err != nil {
+		if err := tx.Statement(statement.KindInspected, a.subjects(), map[string]any{"files": j.files, "bytes": a.bytes, "findings": findings, "confinement": j.reader.Confinement(), "report": report.String()}); err != nil {
 			return err
 		}
 		if err := tx.Attach(ctx, report); err != nil {
 			return err
 		}
-		leaf, err := tx.Append(imported)
+		leaf, err := tx.Append(a.entry)
 		if err != nil {
 			return err
 		}
-		if err := tx.Exec(ctx, `INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)`, admit.ImportedHint(m.Number), strconv.FormatInt(leaf, 10)); err != nil {
+		if err := tx.Exec(ctx, `INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)`, admit.ImportedHint(a.number), strconv.FormatInt(leaf, 10)); err != nil {
 			return err
 		}
 		if err := tx.Exec(ctx, `INSERT INTO shipment (number, manifest, state, importer, date, items, bytes) VALUES (?, ?, 'quarantined', ?, ?, ?, ?)`,
-			m.Number, q.Manifest.String(), g.Importer.Person(), now, q.Items, q.Bytes); err != nil {
+			a.number, a.digest.String(), g.Importer.Person(), a.date, len(a.items), a.bytes); err != nil {
 			return err
 		}
-		for _, it := range m.Items {
+		for _, it := range a.items {
 			if err := tx.Exec(ctx, `INSERT OR IGNORE INTO item (sha256, size, kind, name, added) VALUES (?, ?, ?, ?, ?)`,
-				it.SHA256.String(), it.Size, string(it.Kind), it.Name, now); err != nil {
+				it.SHA256.String(), it.Size, string(it.Kind), it.Name, a.date); err != nil {
 				return err
 			}
-			if err := tx.Exec(ctx, `INSERT INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, m.Number, it.SHA256.String(), it.Name); err != nil {
+			if err := tx.Exec(ctx, `INSERT INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)`, a.number, it.SHA256.String(), it.Name); err != nil {
 				return err
 			}
 		}
-		for _, f := range q.Details {
+		for _, f := range j.details {
 			if err := tx.Exec(ctx, `INSERT INTO finding (number, item, severity, rule, place, count, detail) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-				m.Number, f.Item, f.Severity, f.Rule, f.Place, f.Count, f.Detail); err != nil {
+				a.number, f.Item, f.Severity, f.Rule, f.Place, f.Count, f.Detail); err != nil {
 				return err
 			}
 		}

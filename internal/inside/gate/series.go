@@ -31,7 +31,7 @@ func Series(ctx context.Context, z *store.Zone, root *trust.Root, now time.Time)
 	if err != nil {
 		return nil, nil, err
 	}
-	rows, err := z.Read(ctx).QueryContext(ctx, `SELECT number, manifest, state, importer, date FROM shipment ORDER BY number`)
+	rows, err := z.Read(ctx).QueryContext(ctx, `SELECT number, manifest, state, importer, date FROM shipment WHERE number > 0 ORDER BY number`)
 	if err != nil {
 		return nil, nil, err
 	}

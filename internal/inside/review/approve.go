@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"sallyport/internal/crossing/shipment"
 	"sallyport/internal/store"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
@@ -19,20 +18,21 @@ import (
 
 // An Outcome says what an approval came to.
 type Outcome struct {
-	Shipment  int64    `json:"shipment,omitempty"`
-	From      string   `json:"from,omitempty"` // the track that items are promoted from
-	Track     string   `json:"track"`
-	Version   int64    `json:"version"`
-	Digest    string   `json:"allowlist"` // digest of the text
-	Persons   []string `json:"persons"`
-	Threshold int      `json:"threshold"` // persons; a deputy and the principal are one
-	InForce   bool     `json:"in_force"`
-	Added     int      `json:"added"`
-	Classes   []string `json:"classes,omitempty"`  // rules by which items go in
-	Left      int      `json:"left"`               // items of the shipment that stay in quarantine
-	Recalled  []string `json:"recalled,omitempty"` // items that are left out since they are recalled
-	Void      []string `json:"void,omitempty"`     // who signed a proposal that another root or other orders made void, and has to sign again
-	Cosign    int      `json:"cosign,omitempty"`   // how many witnesses must cosign it before the signer signs
+	Shipment   int64    `json:"shipment,omitempty"`
+	Submission int64    `json:"submission,omitempty"`
+	From       string   `json:"from,omitempty"` // the track that items are promoted from
+	Track      string   `json:"track"`
+	Version    int64    `json:"version"`
+	Digest     string   `json:"allowlist"` // digest of the text
+	Persons    []string `json:"persons"`
+	Threshold  int      `json:"threshold"` // persons; a deputy and the principal are one
+	InForce    bool     `json:"in_force"`
+	Added      int      `json:"added"`
+	Classes    []string `json:"classes,omitempty"`  // rules by which items go in
+	Left       int      `json:"left"`               // items of the shipment that stay in quarantine
+	Recalled   []string `json:"recalled,omitempty"` // items that are left out since they are recalled
+	Void       []string `json:"void,omitempty"`     // who signed a proposal that another root or other orders made void, and has to sign again
+	Cosign     int      `json:"cosign,omitempty"`   // how many witnesses must cosign it before the signer signs
 }
 
 // maxAhead is how far ahead of this machine's clock the date of a proposal may be. A list's date is never before that of the list it follows, so a date in the far
@@ -42,7 +42,7 @@ const maxAhead = time.Hour
 // A motion is what a reviewer wants a track's next list to be. Each reviewer's is computed from signed documents, by themselves.
 type motion struct {
 	track    string
-	shipment int64  // 0: none
+	arrival  int64  // of a shipment, or below zero of a submission; 0: none
 	from     string // a track; "": none
 	subject  statement.Subject
 	current  *trust.Allowlist // nil: none yet
@@ -82,10 +82,9 @@ func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.
 	if err != nil {
 		return nil, err
 	}
-	number := c.manifest.Number
-	m := &motion{track: track, shipment: number, subject: statement.Subject{Name: fmt.Sprintf("shipment %d", number), SHA256: c.digest}, current: current}
+	m := &motion{track: track, arrival: c.number, subject: statement.Subject{Name: statement.Arrived(c.number), SHA256: c.digest}, current: current}
 	var wanted []trust.Item
-	for _, it := range added(current, c.manifest) {
+	for _, it := range added(current, c.items) {
 		if _, gone := orders.Recalled(it.SHA256, it.Name); gone {
 			m.recalled = append(m.recalled, it.Name)
 		} else {
@@ -93,13 +92,13 @@ func (d *Desk) approve(ctx context.Context, c *dossier, track string, key trust.
 		}
 	}
 	if len(wanted) == 0 && inForce {
-		return &Outcome{Shipment: number, Track: track, Version: current.Version, Digest: current.Digest().String(), InForce: true, Persons: []string{},
+		return &Outcome{Shipment: max(0, c.number), Submission: max(0, -c.number), Track: track, Version: current.Version, Digest: current.Digest().String(), InForce: true, Persons: []string{},
 			Threshold: d.Root.ListThreshold(track, current.Items), Recalled: m.recalled}, nil
 	}
 	if err := d.choose(ctx, c, m, wanted, sel, orders); err != nil {
 		return nil, err
 	}
-	if err := d.twoDoors(ctx, number, m.added, key); err != nil {
+	if err := d.twoDoors(ctx, c.number, m.added, key); err != nil {
 		return nil, err
 	}
 	if err := d.present(m.added); err != nil {
@@ -138,7 +137,7 @@ func (d *Desk) sign(ctx context.Context, m *motion, orders *trust.Orders, key tr
 	}
 	p.again = p.lines[key.Person()] == line
 	p.lines[key.Person()] = line
-	out := &Outcome{Shipment: m.shipment, From: m.from, Track: m.track, Version: p.version, Digest: trust.Sum(p.text).String(), Persons: []string{},
+	out := &Outcome{Shipment: max(0, m.arrival), Submission: max(0, -m.arrival), From: m.from, Track: m.track, Version: p.version, Digest: trust.Sum(p.text).String(), Persons: []string{},
 		Threshold: d.Root.ListThreshold(m.track, list.Items), Added: len(m.added), Left: m.left, Recalled: m.recalled, Void: p.void}
 	for _, c := range m.classes {
 		out.Classes = append(out.Classes, c.Rule)
@@ -171,7 +170,7 @@ func (d *Desk) sign(ctx context.Context, m *motion, orders *trust.Orders, key tr
 	return out, d.commit(ctx, m, p, key.Person(), line, note, out)
 }
 
-// twoDoors refuses who imported an item that is to be added, with whatever shipment that was not rejected. The shipment under review, 0 if there is none, has been
+// twoDoors refuses who imported or submitted an item that is to be added, with whatever was not rejected. The arrival under review, 0 if there is none, has been
 // looked at.
 func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, key trust.Signer) error {
 	adds := map[string]string{}
@@ -207,14 +206,14 @@ func (d *Desk) twoDoors(ctx context.Context, number int64, added []trust.Item, k
 	for _, o := range others {
 		manifest, err := trust.ParseDigest(o.manifest)
 		if err != nil {
-			return fmt.Errorf("shipment %d: %w", o.number, err)
+			return fmt.Errorf("%s: %w", statement.Arrived(o.number), err)
 		}
 		person, err := d.importer(ctx, o.number, manifest)
 		if err != nil {
 			return err
 		}
 		if d.sameSeat(person, key.Person()) {
-			rs.Add(trust.Refuse("separation-of-duties", key.Name(), "%s imported shipment %d, which has %s too; whoever imports an item does not approve it, nor does their deputy", person, o.number, o.item).
+			rs.Add(trust.Refuse("separation-of-duties", key.Name(), "%s %s %s, which has %s too; whoever brings an item in does not approve it, nor does their deputy", person, broughtIn(o.number), statement.Arrived(o.number), o.item).
 				WithHint("two other reviewers decide; an import that is not wanted can be rejected"))
 		}
 	}
@@ -229,14 +228,14 @@ func (d *Desk) mayReview(c *dossier, track string, key trust.Signer) error {
 		rs.Add(r)
 	}
 	if d.sameSeat(key.Person(), c.importer) {
-		rs.Add(trust.Refuse("separation-of-duties", subject, "%s imported shipment %d; whoever imports does not approve, nor does their deputy", c.importer, c.manifest.Number).
+		rs.Add(trust.Refuse("separation-of-duties", subject, "%s %s %s; whoever brings something in does not approve it, nor does their deputy", c.importer, broughtIn(c.number), statement.Arrived(c.number)).
 			WithHint("two other reviewers decide"))
 	}
 	if d.Root.Threshold(track) == 0 {
 		rs.Add(trust.Refuse("no-track", track, "the root has no threshold for this track; it has %v", d.Root.Tracks()))
 	}
 	if c.summary.State == "rejected" {
-		rs.Add(trust.Refuse("shipment-rejected", fmt.Sprintf("shipment %d", c.manifest.Number), "it was rejected"))
+		rs.Add(trust.Refuse("shipment-rejected", statement.Arrived(c.number), "it was rejected"))
 	}
 	return rs.Err()
 }
@@ -259,7 +258,7 @@ func (d *Desk) reviewer(key trust.Signer) *trust.Refusal {
 
 // refused makes a refusal a ledger entry; any other error passes through.
 func (d *Desk) refused(ctx context.Context, c *dossier, number int64, err error) error {
-	subject := statement.Subject{Name: fmt.Sprintf("shipment %d", number), SHA256: trust.Sum(fmt.Appendf(nil, "shipment %d", number))}
+	subject := statement.Subject{Name: statement.Arrived(number), SHA256: trust.Sum([]byte(statement.Arrived(number)))}
 	if c != nil {
 		subject.SHA256 = c.digest
 	}
@@ -289,10 +288,18 @@ func (d *Desk) current(ctx context.Context, track string, orders *trust.Orders) 
 	return nil, false, fmt.Errorf("the allowlist that lies there does not verify: %w", err)
 }
 
-// added lists what the shipment adds to a list, which may be nil. An item of the same name and other content counts.
-func added(a *trust.Allowlist, m *shipment.Manifest) []trust.Item {
+// broughtIn says how.
+func broughtIn(number int64) string {
+	if number < 0 {
+		return "submitted"
+	}
+	return "imported"
+}
+
+// added lists what an arrival adds to a list, which may be nil. An item of the same name and other content counts.
+func added(a *trust.Allowlist, items []trust.Item) []trust.Item {
 	var list []trust.Item
-	for _, it := range m.Items {
+	for _, it := range items {
 		if a != nil {
 			if have, ok := a.ByName(it.Name); ok && have == it {
 				continue
@@ -356,9 +363,9 @@ func (d *Desk) proposal(ctx context.Context, m *motion, orders *trust.Orders) (*
 		return p, nil
 	case err != nil:
 		return nil, err
-	case open.Int64 != m.shipment && open.Int64 != 0:
-		return nil, fmt.Errorf("shipment %d is under review for track %q; approve or reject it first", open.Int64, m.track)
-	case open.Int64 != m.shipment:
+	case open.Int64 != m.arrival && open.Int64 != 0:
+		return nil, fmt.Errorf("%s is under review for track %q; approve or reject it first", statement.Arrived(open.Int64), m.track)
+	case open.Int64 != m.arrival:
 		return nil, fmt.Errorf("a promotion to track %q, or the renewal of its list, waits for signatures; 'review withdraw' ends it", m.track)
 	}
 	sum, err := trust.ParseDigest(digest)
@@ -437,7 +444,7 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, m *motion, p *proposal, 
 		if err := tx.Exec(ctx, `DELETE FROM proposal_signature WHERE track = ?`, out.Track); err != nil {
 			return err
 		}
-		shipment := sql.NullInt64{Int64: m.shipment, Valid: m.shipment > 0}
+		shipment := sql.NullInt64{Int64: m.arrival, Valid: m.arrival != 0}
 		if err := tx.Exec(ctx, `INSERT OR REPLACE INTO proposal (track, version, shipment, text) VALUES (?, ?, ?, ?)`, out.Track, p.version, shipment, text); err != nil {
 			return err
 		}
@@ -446,8 +453,11 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, m *motion, p *proposal, 
 	// about is what entries say of the reason for a list.
 	about := func(more map[string]any) map[string]any {
 		more["track"], more["version"] = out.Track, out.Version
-		if m.shipment > 0 {
-			more["shipment"], more["left"] = m.shipment, int64(m.left)
+		switch {
+		case m.arrival > 0:
+			more["shipment"], more["left"] = m.arrival, int64(m.left)
+		case m.arrival < 0:
+			more["submission"] = -m.arrival
 		}
 		if m.from != "" {
 			more["from"] = m.from
@@ -477,8 +487,8 @@ func (d *Desk) write(ctx context.Context, tx *store.Tx, m *motion, p *proposal, 
 			return err
 		}
 	}
-	if m.shipment > 0 && m.left == 0 {
-		if err := tx.Exec(ctx, `UPDATE shipment SET state = 'admitted' WHERE number = ?`, m.shipment); err != nil {
+	if m.arrival != 0 && m.left == 0 {
+		if err := tx.Exec(ctx, `UPDATE shipment SET state = 'admitted' WHERE number = ?`, m.arrival); err != nil {
 			return err
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"sallyport/internal/trust/statement"
 )
 
-// Reject ends a quarantined shipment with a reviewer's signed rejection: its proposals are dropped, its number is spent. One reviewer who is not the importer is
+// Reject ends a quarantined shipment or submission with a reviewer's signed rejection: its proposals are dropped, its number is spent. One reviewer who is not the importer is
 // enough to say no. It asks for less than an approval does: a shipment whose collector or importer has left since can still be rejected.
 func (d *Desk) Reject(ctx context.Context, number int64, key trust.Signer, reason string) error {
 	unlock, err := d.Zone.LockContext(ctx, stage)
@@ -26,16 +26,16 @@ func (d *Desk) Reject(ctx context.Context, number int64, key trust.Signer, reaso
 		return d.refused(ctx, c, number, err)
 	}
 	if c.summary.State != "quarantined" {
-		return fmt.Errorf("shipment %d is %s; only a quarantined one can be rejected", number, c.summary.State)
+		return fmt.Errorf("%s is %s; only a quarantined one can be rejected", statement.Arrived(number), c.summary.State)
 	}
-	r := statement.Rejection{Enclave: d.Root.Enclave, Shipment: number, Manifest: c.digest, Date: d.Clock(), Reason: trust.Printable(strings.TrimSpace(reason), trust.MaxReason)}
-	predicate, err := r.Predicate(key)
+	r := statement.Rejection{Enclave: d.Root.Enclave, Arrival: number, Digest: c.digest, Date: d.Clock(), Reason: trust.Printable(strings.TrimSpace(reason), trust.MaxReason)}
+	kind, predicate, err := r.Predicate(key)
 	if err != nil {
 		return err
 	}
-	subjects := []statement.Subject{{Name: fmt.Sprintf("shipment %d", number), SHA256: c.digest}}
+	subjects := []statement.Subject{{Name: statement.Arrived(number), SHA256: c.digest}}
 	return d.Zone.Commit(ctx, func(tx *store.Tx) error {
-		if err := tx.Statement(statement.KindRejected, subjects, predicate); err != nil {
+		if err := tx.Statement(kind, subjects, predicate); err != nil {
 			return err
 		}
 		for _, q := range []string{
@@ -55,7 +55,7 @@ func (d *Desk) mayReject(ctx context.Context, c *dossier, key trust.Signer) erro
 	if err := d.reviewer(key); err != nil {
 		return err
 	}
-	e, err := d.imported(ctx, c.summary.Number, c.digest)
+	e, err := d.imported(ctx, c.number, c.digest)
 	if err != nil {
 		if _, refused := trust.AsRefusals(err); refused {
 			return nil // nobody imported it
@@ -63,7 +63,7 @@ func (d *Desk) mayReject(ctx context.Context, c *dossier, key trust.Signer) erro
 		return err
 	}
 	if person, _ := e.Unverified().Predicate["person"].(string); person == key.Person() {
-		return trust.Refuse("separation-of-duties", key.Name(), "%s imported shipment %d; another reviewer rejects it", person, c.summary.Number)
+		return trust.Refuse("separation-of-duties", key.Name(), "%s %s %s; another reviewer rejects it", person, broughtIn(c.number), statement.Arrived(c.number))
 	}
 	return nil
 }

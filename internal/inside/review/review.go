@@ -16,6 +16,11 @@
 // imported a shipment with this item signs, unless that shipment was rejected. If so many people have imported an item that too few are left,
 // rejecting the superfluous shipment frees its importer.
 //
+// # Submissions
+//
+// What a person of the enclave submitted, own-N, is judged and signed like a shipment, by two reviewers who are not the submitter. It has one item, and its statement in the ledger, which the
+// submitter signed, stands for a manifest: items and person are taken from there. It is decided on as a whole, without rules.
+//
 // # Channels
 //
 // A pin of a channel goes onto a track's list if it fits what officers ordered of the channel, descends from the pin at which the track stands (`channel-not-forward`) or
@@ -62,15 +67,29 @@ type Desk struct {
 	Git func(context.Context) (*gitrun.Git, error) // unpacks channels that are not unpacked; nil: the one on the path, where it is needed
 }
 
-// A Summary is one shipment in a list.
+// A Summary is one shipment or submission in a list.
 type Summary struct {
-	Number   int64  `json:"shipment"`
-	State    string `json:"state"`
-	Importer string `json:"importer"`
-	Date     string `json:"date"`
-	Items    int64  `json:"items"`
-	Bytes    int64  `json:"bytes"`
+	Number     int64  `json:"shipment,omitempty"`
+	Submission int64  `json:"submission,omitempty"` // instead of a shipment's number
+	State      string `json:"state"`
+	Importer   string `json:"importer"`
+	Date       string `json:"date"`
+	Items      int64  `json:"items"`
+	Bytes      int64  `json:"bytes"`
 }
+
+// Name is what persons call it.
+func (s *Summary) Name() string { return statement.Arrived(s.arrival()) }
+
+func (s *Summary) arrival() int64 {
+	if s.Submission > 0 {
+		return -s.Submission
+	}
+	return s.Number
+}
+
+// set takes the number that a row has.
+func (s *Summary) set(arrival int64) { s.Number, s.Submission = max(0, arrival), max(0, -arrival) }
 
 // States of numbers with which no shipment came although a later one did.
 const (
@@ -81,13 +100,13 @@ const (
 // maxMissing bounds how many missing numbers a list names: one forged number must not fill a screen.
 const maxMissing = 1000
 
-// List returns the shipments, oldest first, and the numbers that are missing between them.
+// List returns the shipments, oldest first, and the numbers that are missing between them; and behind them the submissions.
 func (d *Desk) List(ctx context.Context) ([]Summary, error) {
 	orders, err := d.Zone.Orders(ctx, d.Root)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := d.Zone.Read(ctx).QueryContext(ctx, `SELECT number, state, importer, date, items, bytes FROM shipment ORDER BY number`)
+	rows, err := d.Zone.Read(ctx).QueryContext(ctx, `SELECT number, state, importer, date, items, bytes FROM shipment ORDER BY number < 0, abs(number)`)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +115,13 @@ func (d *Desk) List(ctx context.Context) ([]Summary, error) {
 	next, missing := int64(1), 0
 	for rows.Next() {
 		var s Summary
-		if err := rows.Scan(&s.Number, &s.State, &s.Importer, &s.Date, &s.Items, &s.Bytes); err != nil {
+		var arrival int64
+		if err := rows.Scan(&arrival, &s.State, &s.Importer, &s.Date, &s.Items, &s.Bytes); err != nil {
 			return nil, err
+		}
+		if s.set(arrival); arrival < 0 {
+			list = append(list, s)
+			continue
 		}
 		for ; next < s.Number && missing < maxMissing; next++ {
 			if _, lost := orders.IsLost(next); lost {
@@ -116,7 +140,7 @@ func (d *Desk) List(ctx context.Context) ([]Summary, error) {
 // A Dossier is what a reviewer reads before signing.
 type Dossier struct {
 	Summary
-	Manifest   trust.Digest `json:"manifest"`
+	Manifest   trust.Digest `json:"manifest"` // of a submission, the item
 	Collectors []string     `json:"collectors"`
 	New        []trust.Item `json:"items_of_shipment"`
 	Channels   []ChannelPin `json:"channels"`
@@ -146,12 +170,12 @@ func (d *Desk) Show(ctx context.Context, number int64) (*Dossier, error) {
 	if err != nil {
 		return nil, err
 	}
-	do := &Dossier{Summary: c.summary, Manifest: c.digest, Collectors: c.collectors, New: c.manifest.Items, Findings: []Finding{}, Approvals: []Approval{}}
-	if do.Channels, err = d.channelPins(ctx, c.manifest.Items); err != nil {
+	do := &Dossier{Summary: c.summary, Manifest: c.digest, Collectors: c.collectors, New: c.items, Findings: []Finding{}, Approvals: []Approval{}}
+	if do.Channels, err = d.channelPins(ctx, c.items); err != nil {
 		return nil, err
 	}
 	names := map[string]string{}
-	for _, it := range c.manifest.Items {
+	for _, it := range c.items {
 		if digest := it.SHA256.String(); names[digest] == "" {
 			names[digest] = it.Name
 		}
@@ -189,22 +213,27 @@ func (d *Desk) Show(ctx context.Context, number int64) (*Dossier, error) {
 	return do, signed.Err()
 }
 
-// a dossier is one shipment, opened from signed documents.
+// a dossier is one shipment or submission, opened from signed documents.
 type dossier struct {
 	summary    Summary
-	digest     trust.Digest
-	manifest   *shipment.Manifest
+	number     int64        // of a shipment, or below zero of a submission
+	digest     trust.Digest // of the manifest; of a submission, of its item
+	items      []trust.Item
 	collectors []string
 	importer   string // as the signed statement in the ledger says
 }
 
 // row reads what the catalog says of a shipment.
 func (d *Desk) row(ctx context.Context, number int64) (*dossier, error) {
-	c := &dossier{}
+	c := &dossier{number: number}
+	c.summary.set(number)
 	var digest string
-	err := d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT number, state, importer, date, items, bytes, manifest FROM shipment WHERE number = ?`, number).
-		Scan(&c.summary.Number, &c.summary.State, &c.summary.Importer, &c.summary.Date, &c.summary.Items, &c.summary.Bytes, &digest)
+	err := d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT state, importer, date, items, bytes, manifest FROM shipment WHERE number = ?`, number).
+		Scan(&c.summary.State, &c.summary.Importer, &c.summary.Date, &c.summary.Items, &c.summary.Bytes, &digest)
 	if errors.Is(err, sql.ErrNoRows) {
+		if number < 0 {
+			return nil, fmt.Errorf("no submission %s was made", statement.Arrived(number))
+		}
 		return nil, fmt.Errorf("no shipment %d was imported", number)
 	}
 	if err != nil {
@@ -220,26 +249,54 @@ func (d *Desk) open(ctx context.Context, number int64) (*dossier, error) {
 	if err != nil {
 		return nil, err
 	}
+	if number < 0 {
+		return c, d.submitted(ctx, c)
+	}
 	file, err := d.Zone.CAS.ReadAll(c.digest, shipment.MaxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("manifest of shipment %d: %w", number, err)
 	}
-	if c.manifest, c.collectors, err = shipment.OpenManifest(file, d.Root); err != nil {
+	m, collectors, err := shipment.OpenManifest(file, d.Root)
+	if err != nil {
 		return c, err
 	}
-	if c.manifest.Number != number {
-		return c, trust.Refuse("catalog-forged", fmt.Sprintf("shipment %d", number), "the catalog names the manifest of shipment %d", c.manifest.Number)
+	if m.Number != number {
+		return c, trust.Refuse("catalog-forged", fmt.Sprintf("shipment %d", number), "the catalog names the manifest of shipment %d", m.Number)
 	}
+	c.items, c.collectors = m.Items, collectors
 	c.importer, err = d.importer(ctx, number, c.digest)
 	return c, err
 }
 
-// importer finds the signed statement by which a manifest came in. Without one the shipment was never imported, whatever rows say.
+// submitted opens a submission: the statement in the ledger has all of it.
+func (d *Desk) submitted(ctx context.Context, c *dossier) error {
+	e, err := d.imported(ctx, c.number, c.digest)
+	if err != nil {
+		return err
+	}
+	if c.importer, err = d.verified(e); err != nil {
+		return err
+	}
+	s := e.Unverified()
+	said, err := s.Submission()
+	if err != nil {
+		return err // its form was checked
+	}
+	c.items = []trust.Item{said.Item}
+	return nil
+}
+
+// importer finds the signed statement by which a manifest, or the item of a submission, came in. Without one the shipment was never imported, whatever rows say.
 func (d *Desk) importer(ctx context.Context, number int64, manifest trust.Digest) (string, error) {
 	e, err := d.imported(ctx, number, manifest)
 	if err != nil {
 		return "", err
 	}
+	return d.verified(e)
+}
+
+// verified says whose statement it is, by the root in force or one before.
+func (d *Desk) verified(e *statement.Envelope) (string, error) {
 	_, person, err := e.Verify(d.Root, d.Zone.Origin())
 	if err == nil {
 		return person, nil
@@ -289,6 +346,9 @@ func (d *Desk) past() ([]*trust.Root, error) {
 
 // imported finds the entry by which a manifest came in.
 func (d *Desk) imported(ctx context.Context, number int64, manifest trust.Digest) (*statement.Envelope, error) {
+	if number < 0 {
+		return d.entry(ctx, number, manifest, statement.KindSubmitted)
+	}
 	return d.entry(ctx, number, manifest, statement.KindImported)
 }
 
@@ -300,7 +360,13 @@ func (d *Desk) entry(ctx context.Context, number int64, manifest trust.Digest, k
 		if err != nil || e.Kind() != kind {
 			return nil
 		}
-		if s := e.Unverified(); len(s.Subjects) != 1 || s.Subjects[0].SHA256 != manifest {
+		s := e.Unverified()
+		if len(s.Subjects) != 1 || s.Subjects[0].SHA256 != manifest {
+			return nil
+		}
+		// An item can be submitted again when it was rejected, and a shipment can bring it, too.
+		switch n, _ := s.Predicate["submission"].(int64); {
+		case kind == statement.KindSubmitted && n != -number, kind == statement.KindInspected && s.Subjects[0].Name != statement.Arrived(number):
 			return nil
 		}
 		return e
@@ -335,7 +401,10 @@ func (d *Desk) entry(ctx context.Context, number int64, manifest trust.Digest, k
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	if kind == statement.KindImported {
+	switch kind {
+	case statement.KindSubmitted:
+		return nil, trust.Refuse("not-submitted", statement.Arrived(number), "no statement of a submitter in the ledger names its item, %s", manifest)
+	case statement.KindImported:
 		return nil, trust.Refuse("not-imported", "manifest "+manifest.String(), "no statement of an importer in the ledger names it")
 	}
 	return nil, trust.Refuse("not-inspected", "manifest "+manifest.String(), "no entry of the ledger says that it was inspected")

@@ -144,6 +144,9 @@ func (d *Desk) choose(ctx context.Context, c *dossier, m *motion, wanted []trust
 		m.added = wanted
 		return nil
 	}
+	if m.arrival < 0 {
+		return trust.Refuse("class-submission", statement.Arrived(m.arrival), "it is one item: there is nothing to select")
+	}
 	var rs trust.Refusals
 	var rules []rule
 	for _, text := range sel.Rules {
@@ -155,7 +158,7 @@ func (d *Desk) choose(ctx context.Context, c *dossier, m *motion, wanted []trust
 	}
 	for _, name := range sel.Items {
 		if !slices.ContainsFunc(wanted, func(it trust.Item) bool { return it.Name == name }) {
-			rs.Add(trust.Refuse("item-unknown", name, "shipment %d adds no such item to track %s", m.shipment, m.track))
+			rs.Add(trust.Refuse("item-unknown", name, "shipment %d adds no such item to track %s", m.arrival, m.track))
 		}
 	}
 	if err := rs.Err(); err != nil {
@@ -179,11 +182,11 @@ func (d *Desk) choose(ctx context.Context, c *dossier, m *motion, wanted []trust
 	}
 	for i, r := range rules {
 		if len(by[i]) == 0 {
-			rs.Add(trust.Refuse("class-empty", r.text, "no item of shipment %d goes in by this rule", m.shipment).WithHint("'review classes' shows what each rule would take"))
+			rs.Add(trust.Refuse("class-empty", r.text, "no item of shipment %d goes in by this rule", m.arrival).WithHint("'review classes' shows what each rule would take"))
 			continue
 		}
 		slices.SortFunc(by[i], trust.Item.Compare)
-		m.classes = append(m.classes, trust.NewClass(m.shipment, r.text, by[i]))
+		m.classes = append(m.classes, trust.NewClass(m.arrival, r.text, by[i]))
 	}
 	return rs.Err()
 }
@@ -192,7 +195,7 @@ func (d *Desk) choose(ctx context.Context, c *dossier, m *motion, wanted []trust
 // the proposed text as a whole.
 func (d *Desk) selected(ctx context.Context, m *motion, wanted []trust.Item, orders *trust.Orders) (sel Selection, err error) {
 	var digest string
-	err = d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT text FROM proposal WHERE track = ? AND shipment = ?`, m.track, m.shipment).Scan(&digest)
+	err = d.Zone.Read(ctx).QueryRowContext(ctx, `SELECT text FROM proposal WHERE track = ? AND shipment = ?`, m.track, m.arrival).Scan(&digest)
 	if errors.Is(err, sql.ErrNoRows) {
 		return sel, nil
 	}
@@ -277,14 +280,14 @@ func (d *Desk) facts(ctx context.Context, c *dossier, track string, items []trus
 
 // findings reads the report that the entry about the shipment's inspection names.
 func (d *Desk) findings(ctx context.Context, c *dossier) ([]attach.Finding, error) {
-	e, err := d.entry(ctx, c.summary.Number, c.digest, statement.KindInspected)
+	e, err := d.entry(ctx, c.number, c.digest, statement.KindInspected)
 	if err != nil {
 		return nil, err
 	}
 	report, _ := e.Unverified().Predicate["report"].(string)
 	sum, err := trust.ParseDigest(report)
 	if err != nil {
-		return nil, trust.Refuse("not-inspected", fmt.Sprintf("shipment %d", c.summary.Number), "the entry about its inspection names no report")
+		return nil, trust.Refuse("not-inspected", statement.Arrived(c.number), "the entry about its inspection names no report")
 	}
 	data, err := d.Zone.CAS.ReadAll(sum, attach.MaxSize)
 	if err != nil {
@@ -316,7 +319,7 @@ func (d *Desk) Classes(ctx context.Context, number int64, track string, rules []
 	if err != nil {
 		return nil, nil, err
 	}
-	facts, err := d.facts(ctx, c, track, added(current, c.manifest), orders)
+	facts, err := d.facts(ctx, c, track, added(current, c.items), orders)
 	if err != nil {
 		return nil, nil, err
 	}

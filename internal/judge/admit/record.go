@@ -218,6 +218,6 @@ func checkpoint(z *store.Zone, root *trust.Root) (ledger.Checkpoint, error) {
 	return ledger.Checkpoint{}, errors.Join(errs...)
 }
 
-// ImportedHint names the setting in which the gate says at which index the ledger has the entry "imported" of a shipment. Whoever follows the hint looks at
+// ImportedHint names the setting in which the gate says at which index the ledger has the entry "imported" of a shipment, or below zero "submitted" of a submission. Whoever follows the hint looks at
 // what lies there, and where it leads nowhere through the whole ledger.
 func ImportedHint(shipment int64) string { return fmt.Sprintf("imported/%d", shipment) }

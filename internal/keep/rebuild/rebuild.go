@@ -10,14 +10,14 @@
 //	root, orders         the entries "root", "ordered", and public/root/N, public/orders/N
 //	allowlist            the entries "allowed", and public/allowlist/TRACK/N
 //	public               the same
-//	setting              the digest of root 1; "key-changed"; where the entries "imported" stand
-//	shipment             "imported" and "shipped", the manifest's blob; "allowed" and "rejected"
-//	item, shipment_item  the manifests
+//	setting              the digest of root 1; "key-changed"; where the entries "imported" and "submitted" stand
+//	shipment             "imported" and "shipped", the manifest's blob; "submitted"; "allowed", "rejected" and "declined"
+//	item, shipment_item  the manifests; "submitted"
 //	finding              the blob that "inspected" names
 //	collected            the blob that "collected" names
 //	pin, excuse          the blob that "pinned" names; "excused"
 //	attachment           "inspected", "collected", "pinned", "signed", "checked"
-//	proposal             "approved", until "allowed", "rejected" or a "refused" that says withdrawn
+//	proposal             "approved", until "allowed", "rejected", "declined" or a "refused" that says withdrawn
 //	proposal_signature   the same
 //	narinfo              the blob that "signed" names
 //	built, agreed        "built", "agreed", "disagreed"
@@ -124,6 +124,9 @@ func text(s *statement.Statement, name string) string {
 	return t
 }
 
+// arrival is the shipment, or below zero the submission, that an entry is about; 0 for none.
+func arrival(s *statement.Statement) int64 { return number(s, "shipment") - number(s, "submission") }
+
 // optional reads a member that the kind need not have, a digest.
 func optional(s *statement.Statement, name string) (trust.Digest, bool) {
 	d, err := trust.ParseDigest(text(s, name))
@@ -160,6 +163,8 @@ func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID stri
 		return p.attachment(ctx, report, index)
 	case statement.KindRejected:
 		return p.rejected(ctx, number(s, "shipment"))
+	case statement.KindDeclined:
+		return p.rejected(ctx, -number(s, "submission"))
 	case statement.KindInspected:
 		report, ok := optional(s, "report")
 		if !ok {
@@ -171,6 +176,8 @@ func (p *replay) entry(ctx context.Context, index int64, leaf []byte, keyID stri
 		return store.KeepKeyChange(ctx, p.r, s, index)
 	case statement.KindImported:
 		return p.imported(ctx, index, digest, s)
+	case statement.KindSubmitted:
+		return p.submitted(ctx, index, s)
 	case statement.KindCollected:
 		return p.collected(ctx, index, digest, s)
 	case statement.KindPinned:
@@ -311,8 +318,8 @@ func (p *replay) approved(ctx context.Context, digest trust.Digest, s *statement
 		return err
 	}
 	if open != digest.String() {
-		n := number(s, "shipment")
-		shipment := sql.NullInt64{Int64: n, Valid: n > 0} // a promotion is of none
+		n := arrival(s)
+		shipment := sql.NullInt64{Int64: n, Valid: n != 0} // a promotion is of none
 		if err := p.r.Exec(ctx, "DELETE FROM proposal_signature WHERE track = ?", track); err != nil {
 			return err
 		}
@@ -337,7 +344,7 @@ func (p *replay) allowed(ctx context.Context, index int64, digest trust.Digest, 
 	p.deed, p.version = file, version
 	// Of a shipment that was approved in parts something is left.
 	if number(s, "left") == 0 {
-		if err := p.r.Exec(ctx, "UPDATE shipment SET state = 'admitted' WHERE number = ?", number(s, "shipment")); err != nil {
+		if err := p.r.Exec(ctx, "UPDATE shipment SET state = 'admitted' WHERE number = ?", arrival(s)); err != nil {
 			return err
 		}
 	}
@@ -388,19 +395,37 @@ func (p *replay) imported(ctx context.Context, index int64, digest trust.Digest,
 	if err != nil || m == nil {
 		return err
 	}
+	return p.arrived(ctx, index, n, digest, m.Items, s, number(s, "bytes"))
+}
+
+// submitted is an arrival without a manifest: the statement says all that one would.
+func (p *replay) submitted(ctx context.Context, index int64, s *statement.Statement) error {
+	said, err := s.Submission()
+	if err != nil {
+		return err // its form was checked
+	}
+	if _, ok := p.r.CAS.Has(said.Item.SHA256); !ok {
+		p.refuse("rebuild-missing", index, "the blob %s is not in the store: what was submitted", said.Item.SHA256)
+		return nil
+	}
+	return p.arrived(ctx, index, -said.Number, said.Item.SHA256, []trust.Item{said.Item}, s, said.Item.Size)
+}
+
+// arrived makes the rows of a shipment, or below zero of a submission.
+func (p *replay) arrived(ctx context.Context, index, n int64, digest trust.Digest, items []trust.Item, s *statement.Statement, bytes int64) error {
 	date := text(s, "time")
 	if err := errors.Join(
 		p.r.Exec(ctx, "INSERT OR REPLACE INTO setting (name, value) VALUES (?, ?)", admit.ImportedHint(n), strconv.FormatInt(index, 10)),
 		p.r.Exec(ctx, "INSERT INTO shipment (number, manifest, state, importer, date, items, bytes) VALUES (?, ?, 'quarantined', ?, ?, ?, ?)",
-			n, digest.String(), text(s, "person"), date, number(s, "items"), number(s, "bytes"))); err != nil {
+			n, digest.String(), text(s, "person"), date, len(items), bytes)); err != nil {
 		return err
 	}
-	for _, it := range m.Items {
+	for _, it := range items {
 		if err := p.r.Exec(ctx, "INSERT OR IGNORE INTO item (sha256, size, kind, name, added) VALUES (?, ?, ?, ?, ?)", it.SHA256.String(), it.Size, it.Kind, it.Name, date); err != nil {
 			return err
 		}
 	}
-	if err := p.itemsOf(ctx, n, m); err != nil {
+	if err := p.itemsOf(ctx, n, items); err != nil {
 		return err
 	}
 	report, ok := p.reports[digest]
@@ -425,8 +450,8 @@ func (p *replay) imported(ctx context.Context, index int64, digest trust.Digest,
 	return nil
 }
 
-func (p *replay) itemsOf(ctx context.Context, n int64, m *shipment.Manifest) error {
-	for _, it := range m.Items {
+func (p *replay) itemsOf(ctx context.Context, n int64, items []trust.Item) error {
+	for _, it := range items {
 		if err := p.r.Exec(ctx, "INSERT OR IGNORE INTO shipment_item (number, sha256, name) VALUES (?, ?, ?)", n, it.SHA256.String(), it.Name); err != nil {
 			return err
 		}
@@ -487,7 +512,7 @@ func (p *replay) shipment(ctx context.Context, index int64, digest trust.Digest,
 	return errors.Join(
 		p.r.Exec(ctx, "INSERT INTO shipment (number, manifest, state, importer, date, items, bytes) VALUES (?, ?, 'written', '', ?, ?, ?)",
 			n, digest.String(), trust.FormatDate(m.Date), number(s, "items"), number(s, "bytes")),
-		p.itemsOf(ctx, n, m))
+		p.itemsOf(ctx, n, m.Items))
 }
 
 func (p *replay) signed(ctx context.Context, index int64, s *statement.Statement) error {

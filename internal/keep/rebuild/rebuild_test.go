@@ -71,6 +71,28 @@ func lived(t *testing.T) string {
 	e.Allow("dev", a, b, hello)
 	e.Allow("dev", e.Source("c-1.0", "c\n"))
 	e.Allow("prod", a)
+	// Submissions: one that waits, one that was rejected, one that is allowed.
+	for i, what := range []string{"1", "2", "3"} {
+		commit := strings.Repeat(what, 40)
+		own := enclavetest.Content{Item: trust.Item{Kind: trust.KindChannel}, Data: []byte("pack " + what)}
+		own.SHA256, own.Size = trust.Sum(own.Data), int64(len(own.Data))
+		path, err := storepath.Source("ours-channel-"+commit, own.SHA256)
+		must(err)
+		own.Name = path.Base()
+		n := e.Submit("dave", own, commit, "-")
+		switch i {
+		case 1:
+			r := statement.Rejection{Enclave: enclavetest.Name, Arrival: n, Digest: own.SHA256, Date: e.Clock(), Reason: "no"}
+			kind, predicate, err := r.Predicate(enclavetest.Key(t, "alice/allowlist"))
+			must(err)
+			e.Commit(func(tx *store.Tx) error {
+				return errors.Join(tx.Statement(kind, []statement.Subject{{Name: statement.Arrived(n), SHA256: own.SHA256}}, predicate),
+					tx.Exec(ctx, "UPDATE shipment SET state = 'rejected' WHERE number = ?", n))
+			})
+		case 2:
+			e.Allow("dev", own)
+		}
+	}
 	e.Order(func(o *trust.Orders) {
 		for _, c := range []enclavetest.Content{a, b} {
 			o.Recalls = append(o.Recalls, trust.Recall{SHA256: c.SHA256, Name: c.Name, Date: o.Date, Reason: "bad"})

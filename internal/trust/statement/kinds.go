@@ -20,6 +20,8 @@ const (
 	KindRefused   = "refused"
 	KindApproved  = "approved"
 	KindRejected  = "rejected"
+	KindSubmitted = "submitted"
+	KindDeclined  = "declined"
 	KindAllowed   = "allowed"
 	KindSigned    = "signed"
 	KindBuilt     = "built"
@@ -142,6 +144,8 @@ var statementKinds = map[string]statementKind{
 	KindRefused:   {trust.RoleStation, map[string]form{"stage": anyText, "reasons": reasonList, "total": count}},
 	KindApproved:  {trust.RoleStation, map[string]form{"track": word, "version": number, "person": word, "signature": sigLine}},
 	KindRejected:  {trust.RoleStation, map[string]form{"shipment": number, "person": word, "date": date, "reason": reason, "signature": sigLine}},
+	KindSubmitted: {trust.RoleImporter, map[string]form{"submission": number, "size": number, "channel": channel, "commit": commit, "basis": maybeID, "person": word}},
+	KindDeclined:  {trust.RoleStation, map[string]form{"submission": number, "person": word, "date": date, "reason": reason, "signature": sigLine}},
 	KindAllowed:   {trust.RoleStation, map[string]form{"track": word, "version": number, "persons": texts}},
 	KindSigned:    {trust.RoleStation, map[string]form{"track": word}},
 	KindBuilt:     {trust.RoleBuilder, map[string]form{"derivation": storePath, "derivation-sha256": digest, "outputs": outputTable, "person": word, "system": anyText}},
@@ -189,6 +193,11 @@ func (s *Statement) check() error {
 	member("zone", origin)
 	for _, name := range slices.Sorted(maps.Keys(kind.members)) {
 		member(name, kind.members[name])
+	}
+	if len(bad) == 0 && s.Kind == KindSubmitted {
+		if _, err := s.Submission(); err != nil {
+			bad.Add(trust.Refuse("statement-predicate", subject, "%v", err))
+		}
 	}
 	if len(bad) == 0 && s.Kind == KindBuilt {
 		if _, err := s.Outputs(); err != nil {

@@ -10,43 +10,53 @@ import (
 // rejectionTitle is known to package trust, which signs the text with allowlist keys only.
 const rejectionTitle = "sallyport rejection v1"
 
-// A Rejection is a reviewer's no to a shipment: the text that an allowlist key signs, so that nobody can say it in the reviewer's place, the
+// A Rejection is a reviewer's no to a shipment, or to a submission: the text that an allowlist key signs, so that nobody can say it in the reviewer's place, the
 // station included.
 type Rejection struct {
-	Enclave  string
-	Shipment int64
-	Manifest trust.Digest // of the manifest file
-	Date     time.Time
-	Reason   string // printable ASCII
+	Enclave string
+	Arrival int64        // a shipment's number, or below zero a submission's
+	Digest  trust.Digest // of the manifest file; of a submission, of its item
+	Date    time.Time
+	Reason  string // printable ASCII
 }
 
 // Text prints the rejection: the bytes that are signed.
 func (r *Rejection) Text() []byte {
-	return fmt.Appendf(nil, "%s\nenclave %s\nshipment %d\nmanifest %s\ndate %s\nreason %s\n",
-		rejectionTitle, r.Enclave, r.Shipment, r.Manifest, trust.FormatDate(r.Date), r.Reason)
+	about := fmt.Sprintf("shipment %d\nmanifest %s", r.Arrival, r.Digest)
+	if r.Arrival < 0 {
+		about = fmt.Sprintf("submission %d\nitem %s", -r.Arrival, r.Digest)
+	}
+	return fmt.Appendf(nil, "%s\nenclave %s\n%s\ndate %s\nreason %s\n", rejectionTitle, r.Enclave, about, trust.FormatDate(r.Date), r.Reason)
 }
 
-// Predicate signs the rejection and returns what the statement `rejected` says of it.
-func (r *Rejection) Predicate(k trust.Signer) (map[string]any, error) {
+// Predicate signs the rejection and returns the kind of the statement that tells of it, `rejected` of a shipment or `declined` of a submission, and what it says.
+func (r *Rejection) Predicate(k trust.Signer) (kind string, predicate map[string]any, err error) {
 	if err := trust.CheckReason(r.Reason); err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	line, err := trust.SignText(r.Text(), k)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return map[string]any{"shipment": r.Shipment, "person": k.Person(), "date": trust.FormatDate(r.Date), "reason": r.Reason, "signature": line}, nil
+	kind, member, number := KindRejected, "shipment", r.Arrival
+	if number < 0 {
+		kind, member, number = KindDeclined, "submission", -number
+	}
+	return kind, map[string]any{member: number, "person": k.Person(), "date": trust.FormatDate(r.Date), "reason": r.Reason, "signature": line}, nil
 }
 
-// rejection checks the evidence in a statement `rejected`: the reviewer's own signature under the text that the statement describes.
+// rejection checks the evidence in a statement `rejected` or `declined`: the reviewer's own signature under the text that the statement describes.
 func (s *Statement) rejection(root *trust.Root) error {
 	subject := "statement " + s.Kind
 	if len(s.Subjects) != 1 {
-		return trust.Refuse("statement-predicate", subject, "%d subjects, want the manifest alone", len(s.Subjects))
+		return trust.Refuse("statement-predicate", subject, "%d subjects, want one", len(s.Subjects))
 	}
 	// The form of each was checked when the statement was parsed.
-	r := Rejection{Enclave: root.Enclave, Manifest: s.Subjects[0].SHA256}
-	r.Shipment, _ = s.Predicate["shipment"].(int64)
+	r := Rejection{Enclave: root.Enclave, Digest: s.Subjects[0].SHA256}
+	if r.Arrival, _ = s.Predicate["shipment"].(int64); s.Kind == KindDeclined {
+		n, _ := s.Predicate["submission"].(int64)
+		r.Arrival = -n
+	}
 	r.Reason, _ = s.Predicate["reason"].(string)
 	person, _ := s.Predicate["person"].(string)
 	line, _ := s.Predicate["signature"].(string)

@@ -16,8 +16,8 @@ func TestRejection(t *testing.T) {
 	manifest := trust.Sum([]byte("manifest 7"))
 	predicate := func(t *testing.T, key string) map[string]any {
 		t.Helper()
-		r := Rejection{Enclave: "citadel", Shipment: 7, Manifest: manifest, Date: trusttest.Epoch, Reason: `a "blob" in src\`}
-		p, err := r.Predicate(e.Key(key))
+		r := Rejection{Enclave: "citadel", Arrival: 7, Digest: manifest, Date: trusttest.Epoch, Reason: `a "blob" in src\`}
+		_, p, err := r.Predicate(e.Key(key))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestRejection(t *testing.T) {
 		})
 	}
 	// An allowlist key that signs a rejection has not signed an allowlist, and no other key signs one.
-	r := Rejection{Enclave: "citadel", Shipment: 7, Manifest: manifest, Date: trusttest.Epoch, Reason: "x"}
+	r := Rejection{Enclave: "citadel", Arrival: 7, Digest: manifest, Date: trusttest.Epoch, Reason: "x"}
 	line, err := trust.SignText(r.Text(), e.Key("rada/allowlist"))
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestRejection(t *testing.T) {
 		t.Error("a rejection was opened as an allowlist")
 	}
 	for _, name := range []string{"olga/root", "cleo/manifest", "station/statement"} {
-		if _, err := r.Predicate(e.Key(name)); err == nil {
+		if _, _, err := r.Predicate(e.Key(name)); err == nil {
 			t.Errorf("%s signed a rejection", name)
 		}
 	}

@@ -279,7 +279,7 @@ func (e *Envelope) Verify(root *trust.Root, origin string) (s Statement, person 
 	if enclave, _, err := trust.ParseOrigin(zone); err != nil || zone != origin || enclave != root.Enclave {
 		bad.Add(trust.Refuse("statement-zone", e.subject(), "made for %q, not for the ledger %s of enclave %s", trust.Clip(zone), origin, root.Enclave))
 	}
-	if s.Kind == KindRejected {
+	if s.Kind == KindRejected || s.Kind == KindDeclined {
 		if err := bad.Merge(s.rejection(root)); err != nil {
 			return Statement{}, "", err
 		}
