@@ -294,6 +294,11 @@ func TestChannelOnFullDisk(t *testing.T) {
 	w.must(args...)
 	full(4<<20, w.bring(20, second)) // git itself
 	w.must(w.importOf("channel-slip-20.txt", "channel-volume-20")...)
+	// A submission: before it is packed, and while it is.
+	own := w.channelSubmit(c, "dave", c.Add(map[string]string{"large.scm": ";; less\n" + large.String()}, after))
+	full(1<<20, own)
+	full(first.Size+4<<20, own)
+	w.must(own...)
 	w.tidy()
 }
 

@@ -91,7 +91,7 @@ func TestChannelsManual(t *testing.T) {
 	if !strings.Contains(last, "add hello") || !strings.Contains(last, "1 commit since the introduction") {
 		t.Errorf("%s", last)
 	}
-	if scm := string(read(t, filepath.Join(dir, "channels.scm"))); !strings.Contains(scm, "release 1 of") || !strings.Contains(scm, "(name 'enclave-packages)") {
+	if scm := string(read(t, filepath.Join(dir, "channels.scm"))); !strings.Contains(scm, "release 2 of") || !strings.Contains(scm, "(name 'enclave-packages)") {
 		t.Errorf("%s", scm)
 	}
 }

@@ -57,6 +57,9 @@ func stands(ctx context.Context, env *frame.Env, z *store.Zone, name string) ([]
 	repositories := &history.Repositories{Zone: z, Git: history.FindGit}
 	for _, track := range root.Tracks() {
 		v, err := admit.Load(ctx, z, root, track)
+		if rs, _ := trust.AsRefusals(err); rs.Has("no-allowlist") {
+			continue // nothing was approved for it yet
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -24,6 +24,7 @@ type filter struct {
 	kinds        []string
 	person, item string
 	shipment     int64
+	submission   int64
 	since, until string
 }
 
@@ -32,13 +33,14 @@ func (f *filter) flags(c *cobra.Command) {
 	c.Flags().StringVar(&f.person, "person", "", "only entries that this person signed, or that name the person")
 	c.Flags().StringVar(&f.item, "item", "", "only entries about what is named so: the whole name, what stands behind a hash, a part of it, or a SHA-256")
 	c.Flags().Int64Var(&f.shipment, "shipment", 0, "only entries about this shipment")
+	c.Flags().Int64Var(&f.submission, "submission", 0, "only entries about this submission: 3 for own-3")
 	c.Flags().StringVar(&f.since, "since", "", "only entries from this time on: 2026-03-01, 2026-03-01T09:00:00Z, or 36h or 7d ago")
 	c.Flags().StringVar(&f.until, "until", "", "only entries before this time")
 }
 
 // isEmpty says that every entry is wanted.
 func (f *filter) isEmpty() bool {
-	return len(f.kinds) == 0 && f.person == "" && f.item == "" && f.shipment == 0 && f.since == "" && f.until == ""
+	return len(f.kinds) == 0 && f.person == "" && f.item == "" && f.shipment == 0 && f.submission == 0 && f.since == "" && f.until == ""
 }
 
 // compile checks the flags and makes one question of them.
@@ -54,6 +56,9 @@ func (f *filter) compile(now time.Time) (func(*siem.Record) bool, error) {
 	if f.shipment < 0 {
 		return nil, frame.Usage("--shipment %d: shipments are numbered from 1 up", f.shipment)
 	}
+	if f.submission < 0 {
+		return nil, frame.Usage("--submission %d: submissions are numbered from 1 up", f.submission)
+	}
 	return func(r *siem.Record) bool {
 		switch {
 		case len(f.kinds) > 0 && !slices.Contains(f.kinds, r.Kind),
@@ -62,6 +67,7 @@ func (f *filter) compile(now time.Time) (func(*siem.Record) bool, error) {
 			until != "" && r.Time >= until,
 			f.person != "" && !slices.Contains(r.Persons(), f.person),
 			f.shipment != 0 && !r.IsAbout("shipment "+strconv.FormatInt(f.shipment, 10)) && r.Predicate["shipment"] != f.shipment,
+			f.submission != 0 && !r.IsAbout("own-"+strconv.FormatInt(f.submission, 10)) && r.Predicate["submission"] != f.submission,
 			f.item != "" && !r.IsAbout(f.item):
 			return false
 		}

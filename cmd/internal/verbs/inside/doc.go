@@ -15,7 +15,7 @@ import (
 
 // Nouns returns the nouns of the inside.
 func Nouns(env *frame.Env) []*cobra.Command {
-	return []*cobra.Command{importVerb(env), reviewNoun(env), depotNoun(env), builderNoun(env), buildVerb(env), quorumNoun(env), releaseNoun(env), recall(env), hostNoun(env), noun("channel", "", channelServe(env))}
+	return []*cobra.Command{importVerb(env), reviewNoun(env), depotNoun(env), builderNoun(env), buildVerb(env), quorumNoun(env), releaseNoun(env), recall(env), hostNoun(env), noun("channel", "", channelServe(env), channelSubmit(env))}
 }
 
 func noun(name, short string, verbs ...*cobra.Command) *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"sallyport/cmd/internal/frame"
 	"sallyport/internal/inside/review"
 	"sallyport/internal/trust"
+	"sallyport/internal/trust/statement"
 )
 
 func reviewNoun(env *frame.Env) *cobra.Command {
@@ -28,17 +29,28 @@ func desk(ctx context.Context, env *frame.Env, fn func(d *review.Desk) error) er
 	return fn(&review.Desk{Zone: z, Root: root, Clock: env.Clock})
 }
 
-func number(s string) (int64, error) {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 1 {
-		return 0, frame.Usage("%q is no shipment's number", s)
+// arrival reads what a person calls a shipment, N, or a submission, own-N.
+func arrival(s string) (int64, error) {
+	n, err := statement.ParseArrival(s)
+	if err != nil {
+		return 0, frame.Usage("%v", err)
 	}
 	return n, nil
 }
 
+// about is the member by which a result says which it is of.
+func about(arrival int64, result map[string]any) map[string]any {
+	if arrival < 0 {
+		result["submission"] = -arrival
+	} else {
+		result["shipment"] = arrival
+	}
+	return result
+}
+
 func reviewList(env *frame.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "list the shipments and what became of them", Example: "  sallyport-station review list --zone inside", Args: cobra.NoArgs,
+		Use: "list", Short: "list the shipments and submissions, and what became of them", Example: "  sallyport-station review list --zone inside", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return desk(cmd.Context(), env, func(d *review.Desk) error {
 				list, err := d.List(cmd.Context())
@@ -49,10 +61,14 @@ func reviewList(env *frame.Env) *cobra.Command {
 					return err
 				}
 				for _, s := range list {
+					kind, name, brought := "shipment", strconv.FormatInt(s.Number, 10), "imported"
+					if s.Submission > 0 {
+						kind, name, brought = "submission", s.Name(), "submitted"
+					}
 					err := env.Result(struct {
 						Type string `json:"type"`
 						review.Summary
-					}{"shipment", s}, func(w io.Writer) {
+					}{kind, s}, func(w io.Writer) {
 						switch s.State {
 						case review.Missing:
 							fmt.Fprintf(w, "%5d  %-12s a later one is here\n", s.Number, s.State)
@@ -61,7 +77,7 @@ func reviewList(env *frame.Env) *cobra.Command {
 							fmt.Fprintf(w, "%5d  %-12s officers have declared it\n", s.Number, s.State)
 							return
 						}
-						fmt.Fprintf(w, "%5d  %-12s %6d items %12s  imported by %s, %s\n", s.Number, s.State, s.Items, frame.Bytes(s.Bytes), s.Importer, s.Date)
+						fmt.Fprintf(w, "%5s  %-12s %6d items %12s  %s by %s, %s\n", name, s.State, s.Items, frame.Bytes(s.Bytes), brought, s.Importer, s.Date)
 					})
 					if err != nil {
 						return err
@@ -75,9 +91,10 @@ func reviewList(env *frame.Env) *cobra.Command {
 
 func reviewShow(env *frame.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "show NUMBER", Short: "show everything about one shipment that a reviewer needs", Example: "  sallyport-station review show --zone inside 1", Args: cobra.ExactArgs(1),
+		Use: "show NUMBER|own-N", Short: "show everything about one shipment or submission that a reviewer needs",
+		Example: "  sallyport-station review show --zone inside 1\n  sallyport-station review show --zone inside own-1", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := number(args[0])
+			n, err := arrival(args[0])
 			if err != nil {
 				return err
 			}
@@ -87,7 +104,11 @@ func reviewShow(env *frame.Env) *cobra.Command {
 					return err
 				}
 				return env.Result(s, func(w io.Writer) {
-					fmt.Fprintf(w, "shipment %d, %s; manifest %s\ncollected by %s, imported by %s, %s\n\n", s.Number, s.State, s.Manifest, strings.Join(s.Collectors, ", "), s.Importer, s.Date)
+					if s.Submission > 0 {
+						fmt.Fprintf(w, "%s, %s\nmade inside and submitted by %s, %s; no collector has seen it\n\n", s.Name(), s.State, s.Importer, s.Date)
+					} else {
+						fmt.Fprintf(w, "shipment %d, %s; manifest %s\ncollected by %s, imported by %s, %s\n\n", s.Number, s.State, s.Manifest, strings.Join(s.Collectors, ", "), s.Importer, s.Date)
+					}
 					for _, it := range s.New {
 						fmt.Fprintf(w, "%-10s %12d  %s\n           sha256 %s\n", it.Kind, it.Size, it.Name, it.SHA256)
 					}
@@ -137,18 +158,19 @@ func reviewApprove(env *frame.Env) *cobra.Command {
 	var track, keyFile string
 	var sel review.Selection
 	c := &cobra.Command{
-		Use:   "approve --track TRACK --key FILE [--class RULE ...] [--item NAME ...] NUMBER",
-		Short: "sign the track's next allowlist, with this shipment's items in it",
-		Long: `Sign the track's next allowlist, with this shipment's items in it.
+		Use:   "approve --track TRACK --key FILE [--class RULE ...] [--item NAME ...] NUMBER|own-N",
+		Short: "sign the track's next allowlist, with what this shipment or submission brings in it",
+		Long: `Sign the track's next allowlist, with what this shipment or submission brings in it.
 
 With --class and --item only what a rule takes, or what is named, goes in; the rest stays in quarantine. A rule is signed
 with its result. A second reviewer who selects nothing signs what the first selected, computed anew. 'review classes'
 shows what rules would take.`,
 		Example: "  sallyport-station review approve --zone inside --track dev --key alice.allowlist.key 1\n" +
+			"  sallyport-station review approve --zone inside --track dev --key alice.allowlist.key own-1\n" +
 			"  sallyport-station review approve --track dev --key alice.allowlist.key --class 'kind=source,severity<=info' --item 0c0fr0...-odd.tar.gz 1",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := number(args[0])
+			n, err := arrival(args[0])
 			if err != nil {
 				return err
 			}
@@ -229,7 +251,7 @@ Without --class some are proposed, by kind and severity.`,
 		Example: "  sallyport-station review classes --zone inside --track dev 1\n  sallyport-station review classes --track dev --class 'kind=source,severity<=info' --class known=yes 1",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := number(args[0])
+			n, err := arrival(args[0])
 			if err != nil {
 				return err
 			}
@@ -245,7 +267,7 @@ Without --class some are proposed, by kind and severity.`,
 				for _, it := range left {
 					names = append(names, it.Name)
 				}
-				return env.Result(map[string]any{"shipment": n, "track": track, "classes": list, "left": names}, func(w io.Writer) {
+				return env.Result(about(n, map[string]any{"track": track, "classes": list, "left": names}), func(w io.Writer) {
 					for _, c := range list {
 						fmt.Fprintf(w, "%-40s %6d items %12s  worst finding: %s\n", c.Rule, c.Items, frame.Bytes(c.Bytes), c.Worst)
 					}
@@ -312,12 +334,13 @@ func reviewWithdraw(env *frame.Env) *cobra.Command {
 func reviewReject(env *frame.Env) *cobra.Command {
 	var keyFile, reason string
 	c := &cobra.Command{
-		Use:     "reject --key FILE --reason TEXT NUMBER",
-		Short:   "end a quarantined shipment; its number is spent",
-		Example: "  sallyport-station review reject --zone inside --key alice.allowlist.key --reason 'binary blob in src/' 2",
-		Args:    cobra.ExactArgs(1),
+		Use:   "reject --key FILE --reason TEXT NUMBER|own-N",
+		Short: "end a quarantined shipment or submission; its number is spent",
+		Example: "  sallyport-station review reject --zone inside --key alice.allowlist.key --reason 'binary blob in src/' 2\n" +
+			"  sallyport-station review reject --zone inside --key alice.allowlist.key --reason 'not reviewed upstream' own-3",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := number(args[0])
+			n, err := arrival(args[0])
 			if err != nil {
 				return err
 			}
@@ -332,7 +355,7 @@ func reviewReject(env *frame.Env) *cobra.Command {
 				if err := d.Reject(cmd.Context(), n, key, reason); err != nil {
 					return err
 				}
-				return env.Result(map[string]any{"shipment": n, "state": "rejected"}, func(w io.Writer) { fmt.Fprintf(w, "shipment %d is rejected\n", n) })
+				return env.Result(about(n, map[string]any{"state": "rejected"}), func(w io.Writer) { fmt.Fprintf(w, "%s is rejected\n", statement.Arrived(n)) })
 			})
 		},
 	}
