@@ -134,6 +134,9 @@ func (w *submission) run(ctx context.Context) (out *Submitted, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := g.Zone.Space(w.item.Size); err != nil {
+		return nil, err
+	}
 	if w.reader, err = examine.Start(ctx, g.Reader); err != nil {
 		return nil, err
 	}

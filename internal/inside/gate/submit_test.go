@@ -11,6 +11,7 @@ import (
 	"sallyport/guix/channel/channeltest"
 	"sallyport/guix/channel/git"
 	"sallyport/internal/enclavetest"
+	"sallyport/internal/judge/authenticate"
 	"sallyport/internal/store/pending"
 	"sallyport/internal/trust"
 	"sallyport/internal/trust/statement"
@@ -219,6 +220,21 @@ func TestSubmitRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{"a huge object", []string{"repository-malformed"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel, s *Submission) {
+			at(func(c *enclavetest.Channel) git.ID { return c.Ends[3] })(t, e, c, s)
+			id := c.Ends[3].String()
+			if err := os.Truncate(filepath.Join(s.Repository, "objects", id[:2], id[2:]), authenticate.MaxLoose+1); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"more packs than are opened", []string{"repository-malformed"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel, s *Submission) {
+			at(func(c *enclavetest.Channel) git.ID { return c.Ends[3] })(t, e, c, s)
+			for i := range 8 * authenticate.MaxPacks {
+				if err := os.WriteFile(filepath.Join(s.Repository, "objects", "pack", fmt.Sprintf("pack-%d.idx", i)), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
 		{"back behind a track", []string{"channel-not-forward"}, func(t *testing.T, e *enclavetest.Enclave, c *enclavetest.Channel, s *Submission) {
 			at(func(c *enclavetest.Channel) git.ID { return c.Ends[2] })(t, e, c, s)
 			item := c.At(c.Ends[4], git.ID{})
@@ -356,5 +372,35 @@ func TestSubmitAfterKill(t *testing.T) {
 	}
 	if _, ok := e.Zone.CAS.Has(item.SHA256); ok || e.Notes() != nil {
 		t.Error("what the killed run left is still there")
+	}
+}
+
+// TestSubmitTogether: of several who submit one commit at once, one does.
+func TestSubmitTogether(t *testing.T) {
+	t.Parallel()
+	e, c := enclavetest.New(t), enclavetest.NewChannel(t, "ours", 8)
+	e.Ordered(c)
+	dir, _ := c.Repository()
+	results := make(chan *Submitted)
+	for _, who := range []string{"dave/statement", "eve/statement", "dave/statement"} {
+		g := newGate(t, e, who)
+		go func() {
+			s, err := g.Submit(t.Context(), Submission{Channel: c.Name, Repository: dir, Commit: c.Ends[3].String()})
+			if err != nil {
+				t.Error(err)
+			}
+			results <- s
+		}()
+	}
+	done := 0
+	for range 3 {
+		if s := <-results; s != nil && !s.Before {
+			done++
+		} else if s != nil && s.Name() != "own-1" {
+			t.Errorf("%+v", s)
+		}
+	}
+	if k := e.Kinds(); done != 1 || k["submitted"] != 1 {
+		t.Errorf("%d submitted, entries %v", done, k)
 	}
 }
