@@ -69,26 +69,8 @@ func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io
 	if err != nil {
 		return err
 	}
-	// Everything that may be referred to. Git is told by a file whose lines are paths.
-	var others []string
-	for _, d := range []string{dir, base} {
-		if d == "" {
-			continue
-		}
-		if d, err = filepath.EvalSymlinks(filepath.Join(d, "objects")); err != nil {
-			return err
-		}
-		if d, err = filepath.Abs(d); err != nil {
-			return err
-		}
-		if strings.ContainsAny(d, "\n\"#") {
-			return fmt.Errorf("%q: git cannot be told of a directory of such a name", d)
-		}
-		if !slices.Contains(others, d) {
-			others = append(others, d)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(view.Dir, "objects", "info", "alternates"), []byte(strings.Join(others, "\n")+"\n"), 0o600); err != nil {
+	others, err := refersTo(view, dir, base)
+	if err != nil {
 		return err
 	}
 	// What is out of proportion is seen as it passes, and git is not waited for.
@@ -127,16 +109,64 @@ func Unpack(ctx context.Context, g *gitrun.Git, dir string, base string, pack io
 	if err := checkEnd(filepath.Join(made, name), in); err != nil {
 		return err
 	}
-	// An index without its pack is passed over, a pack without its index is not seen: the index is what makes the objects appear.
+	return install(made, filepath.Join(dir, "objects", "pack"), name)
+}
+
+// refersTo tells git of everything that may be referred to, by a file whose lines are paths, and returns these.
+func refersTo(view *gitrun.View, dir, base string) (others []string, err error) {
+	for _, d := range []string{dir, base} {
+		if d == "" {
+			continue
+		}
+		if d, err = filepath.EvalSymlinks(filepath.Join(d, "objects")); err != nil {
+			return nil, err
+		}
+		if d, err = filepath.Abs(d); err != nil {
+			return nil, err
+		}
+		if strings.ContainsAny(d, "\n\"#") {
+			return nil, fmt.Errorf("%q: git cannot be told of a directory of such a name", d)
+		}
+		if !slices.Contains(others, d) {
+			others = append(others, d)
+		}
+	}
+	return others, os.WriteFile(filepath.Join(view.Dir, "objects", "info", "alternates"), []byte(strings.Join(others, "\n")+"\n"), 0o600)
+}
+
+// install moves a pack that git has made to where it is seen, and makes it durable. An index without its pack is passed over, a pack without its index is not seen: the index
+// is what makes the objects appear.
+func install(made, packs, name string) error {
 	for _, suffix := range []string{".pack", ".idx"} {
 		if err := syncFile(filepath.Join(made, name+suffix)); err != nil {
 			return err
 		}
 	}
 	for _, suffix := range []string{".pack", ".idx"} {
-		if err := durable.Rename(durable.OS{}, filepath.Join(made, name+suffix), filepath.Join(dir, "objects", "pack", name+suffix)); err != nil {
+		if err := durable.Rename(durable.OS{}, filepath.Join(made, name+suffix), filepath.Join(packs, name+suffix)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// wellFormed opens a pack that git has written.
+func wellFormed(name string) error {
+	index, err := os.ReadFile(name + ".idx")
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(name + ".pack")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err := git.OpenPack(index, f, st.Size()); err != nil {
+		return fmt.Errorf("git wrote what is no pack: %w", err)
 	}
 	return nil
 }

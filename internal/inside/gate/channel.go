@@ -252,7 +252,10 @@ func (c *channelIntake) item(ctx context.Context, p pinned, tips []git.ID, h []*
 // unpack unpacks an item into the scratch repository. What says that it is complete gets nothing to stand on: it could not be unpacked where that is not.
 func (c *channelIntake) unpack(ctx context.Context, p pinned) error {
 	if !p.pin.Basis.IsZero() {
-		return c.repositories().Unpack(ctx, c.git, c.dir, c.base, p.Item)
+		if err := c.repositories().Unpack(ctx, c.git, c.dir, c.base, p.Item); err != nil {
+			return err
+		}
+		return c.repositories().Consolidate(ctx, c.dir, c.base)
 	}
 	alone := c.dir + ".alone"
 	if err := c.repositories().Unpack(ctx, c.git, alone, "", p.Item); err != nil {
@@ -264,7 +267,10 @@ func (c *channelIntake) unpack(ctx context.Context, p pinned) error {
 	if err := history.Move(alone, c.dir); err != nil {
 		return err
 	}
-	return os.RemoveAll(alone)
+	if err := os.RemoveAll(alone); err != nil {
+		return err
+	}
+	return c.repositories().Consolidate(ctx, c.dir, c.base)
 }
 
 // open opens the scratch repository with what it stands on.

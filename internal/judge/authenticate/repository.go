@@ -134,22 +134,58 @@ func (r *Repository) exists(name string) bool {
 	return err == nil
 }
 
-// addObjects opens the packs of a directory of objects.
+// maxListings is how often a directory of packs is listed while they change.
+const maxListings = 100
+
+// addObjects opens the packs of a directory of objects. While it does, others may put several packs into a new one and remove them: if one that was listed is gone, all is
+// listed again, and what was opened meanwhile is closed.
 func (r *Repository) addObjects(objects *os.Root) error {
 	r.loose = append(r.loose, objects)
+	files, packs := len(r.files), len(r.db.Packs)
+	var before []string
+	for range maxListings {
+		names, err := listPacks(objects)
+		if err != nil {
+			return err
+		}
+		gone, err := r.addPacks(objects, names)
+		if err != nil {
+			return err
+		}
+		// The same names again: it is an index alone, left over from a repacking.
+		if !gone || slices.Equal(names, before) {
+			return nil
+		}
+		for _, f := range r.files[files:] {
+			if err := f.Close(); err != nil {
+				return err
+			}
+		}
+		r.files, r.db.Packs, before = r.files[:files], r.db.Packs[:packs], names
+	}
+	return fmt.Errorf("%s: its packs change while they are opened", r.Dir)
+}
+
+// listPacks lists a directory of packs, in the same order every time.
+func listPacks(objects *os.Root) ([]string, error) {
 	pack, err := objects.Open("pack")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer pack.Close()
 	names, err := pack.Readdirnames(8 * MaxPacks)
 	if err != nil && err != io.EOF {
-		return err
+		return nil, err
 	}
-	slices.Sort(names) // the same order every time
+	slices.Sort(names)
+	return names, nil
+}
+
+// addPacks opens the packs of these names. gone says that one of them is not there.
+func (r *Repository) addPacks(objects *os.Root, names []string) (gone bool, err error) {
 	for _, name := range names {
 		base, ok := strings.CutSuffix(name, ".idx")
 		if strings.HasSuffix(name, ".promisor") {
@@ -159,27 +195,32 @@ func (r *Repository) addObjects(objects *os.Root) error {
 			continue
 		}
 		if len(r.db.Packs) == MaxPacks || len(names) == 8*MaxPacks {
-			return trust.Refuse(CodeMalformed, r.Dir, "more than %d packs", MaxPacks).WithHint("git repack -a -d in a clone of your own")
+			return gone, trust.Refuse(CodeMalformed, r.Dir, "more than %d packs", MaxPacks).WithHint("git repack -a -d in a clone of your own")
 		}
 		index, err := readFile(objects, "pack/"+name, git.MaxIndex)
+		if errors.Is(err, fs.ErrNotExist) {
+			gone = true
+			continue
+		}
 		if err != nil {
-			return err
+			return gone, err
 		}
 		f, size, err := openFile(objects, "pack/"+base+".pack")
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // an index alone, left over from a repacking
+			gone = true
+			continue
 		}
 		if err != nil {
-			return err
+			return gone, err
 		}
 		r.files = append(r.files, f)
 		p, err := git.OpenPack(index, f, size)
 		if err != nil {
-			return bytesAtFault(err, "objects/pack/"+base)
+			return gone, bytesAtFault(err, "objects/pack/"+base)
 		}
 		r.db.Packs = append(r.db.Packs, p)
 	}
-	return nil
+	return gone, nil
 }
 
 // bytesAtFault makes a refusal of an error of package git.

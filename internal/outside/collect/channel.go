@@ -160,7 +160,7 @@ func (w *work) judgeChannel(ctx context.Context, m *account.Made, made []account
 	repositories := &history.Repositories{Zone: z, Git: func(context.Context) (*gitrun.Git, error) { return g, nil }}
 	standsOn := ""
 	if !p.Basis.IsZero() {
-		if err := w.receiver(ctx, g, repositories, p.Channel, p.Basis, made, 0); err != nil {
+		if err := w.receiver(ctx, repositories, p.Channel, p.Basis, made, 0); err != nil {
 			return nil, err
 		}
 		standsOn = repositories.Dir(p.Channel)
@@ -222,7 +222,7 @@ func (w *work) judgeChannel(ctx context.Context, m *account.Made, made []account
 
 // receiver sees to it that the zone's repository of a channel has what the other side has: the objects of the items up to a commit. It is a copy; what is missing is
 // unpacked again.
-func (w *work) receiver(ctx context.Context, g *gitrun.Git, r *history.Repositories, channel string, commit git.ID, made []account.Made, depth int) error {
+func (w *work) receiver(ctx context.Context, r *history.Repositories, channel string, commit git.ID, made []account.Made, depth int) error {
 	dir := r.Dir(channel)
 	if has, err := hasCommit(dir, commit); has || err != nil {
 		return err
@@ -232,12 +232,12 @@ func (w *work) receiver(ctx context.Context, g *gitrun.Git, r *history.Repositor
 		return trust.Refuse("channel-basis", channel, "the item that brought commit %s is not in the store any more", commit).WithHint("ask for the whole history: complete = true")
 	}
 	if m := made[i]; !m.Pin.Basis.IsZero() {
-		if err := w.receiver(ctx, g, r, channel, m.Pin.Basis, made, depth+1); err != nil {
+		if err := w.receiver(ctx, r, channel, m.Pin.Basis, made, depth+1); err != nil {
 			return err
 		}
 	}
 	w.progress("channel " + channel + ": unpacking what was sent before")
-	return r.Unpack(ctx, g, dir, "", made[i].Item)
+	return r.Take(ctx, channel, made[i].Item)
 }
 
 func hasCommit(dir string, commit git.ID) (bool, error) {

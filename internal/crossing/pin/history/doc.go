@@ -18,4 +18,9 @@
 // ZONE/channels/NAME.git has the objects of all channel items of the zone whose shipment was not rejected, from their bundles. It is a cache: what is missing is
 // unpacked again from the cas. Nothing is believed because it lies there. An object is what its id says, and the ids come from pins, whose items have their digest in
 // signed documents; package guix/channel/git hashes what it reads.
+//
+// Each item brings a pack. When there are more than MaxPacks, git puts the small ones together, in its cage and under the lock of the repositories: see [pin.Consolidate]. The
+// same is done while a repository is made anew and, in the gate, with what one shipment brings. The new pack is there before the old ones go, so who is killed leaves all
+// objects in place; who reads meanwhile lists again when a pack that was listed is gone. If the packs cannot be put together because one is damaged, the repository is made
+// anew.
 package history

@@ -311,3 +311,13 @@ func TestFits(t *testing.T) {
 	suite.Want(t, history.Fits(p, o).Err(), "channel-url", "channel-branch", "channel-introduction")
 	suite.Want(t, history.NotForward("guix", c.Ends[0], "dev", c.Ends[1]), "channel-not-forward")
 }
+
+func TestLacks(t *testing.T) {
+	t.Parallel()
+	c := enclavetest.NewChannel(t, "guix", 2)
+	_, repo := c.Repository()
+	p := c.Pin(c.Ends[1], git.ID{})
+	suite.Want(t, history.Lacks(repo, p))
+	p.Commit = git.ID{7}
+	suite.Want(t, history.Lacks(repo, p), "channel-repository")
+}

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,10 +27,29 @@ const (
 	lock    = "channels"
 )
 
+// MaxPacks is how many packs a repository may have before small ones become one. It is far below what [authenticate.Open] reads, so that a few repositories together can be
+// read as one.
+const MaxPacks = 64
+
 // Repositories are those of a zone's channels.
 type Repositories struct {
-	Zone *store.Zone
-	Git  func(context.Context) (*gitrun.Git, error) // asked where something is to be unpacked
+	Zone  *store.Zone
+	Git   func(context.Context) (*gitrun.Git, error) // asked where something is to be unpacked
+	Packs int                                        // above which packs become one; 0 means MaxPacks
+}
+
+// Consolidate makes one pack of small ones, if the repository dir has more than it may have. Its objects may stand on those of base.
+func (r *Repositories) Consolidate(ctx context.Context, dir, base string) error {
+	most := cmp.Or(r.Packs, MaxPacks)
+	packs, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.idx"))
+	if err != nil || len(packs) <= most {
+		return err
+	}
+	g, err := r.Git(ctx)
+	if err != nil {
+		return err
+	}
+	return pin.Consolidate(ctx, g, dir, base, most)
 }
 
 // FindGit is a Git for Repositories: the program on the path.
@@ -90,12 +110,27 @@ func (r *Repositories) Open(ctx context.Context, channel string) (*authenticate.
 	if err != nil {
 		return nil, err
 	}
-	if len(missing) > 0 {
-		if err := r.unpack(ctx, channel, missing); err != nil {
-			return nil, fmt.Errorf("repository of channel %s: %w", channel, err)
+	err = r.complete(ctx, channel, missing)
+	if _, refused := trust.AsRefusals(err); refused {
+		// Each of its packs was taken, and they cannot become one: it is damaged, and only a copy.
+		if err = durable.RemoveAll(r.Dir(channel)); err == nil {
+			err = r.complete(ctx, channel, items)
 		}
 	}
+	if err != nil {
+		return nil, fmt.Errorf("repository of channel %s: %w", channel, err)
+	}
 	return authenticate.Open(r.Dir(channel), authenticate.Options{})
+}
+
+// complete unpacks what is missing, and has no more packs left than there may be. A refusal says that the packs of the repository are damaged.
+func (r *Repositories) complete(ctx context.Context, channel string, missing []Entry) error {
+	if len(missing) > 0 {
+		if err := r.unpack(ctx, channel, missing); err != nil {
+			return err
+		}
+	}
+	return r.Consolidate(ctx, r.Dir(channel), "")
 }
 
 // missing are the items whose commits the repository does not have.
@@ -162,53 +197,65 @@ func (r *Repositories) unpack(ctx context.Context, channel string, items []Entry
 		return err
 	}
 	dir := r.Dir(channel)
+	// What an item brings is known without looking; what was there, from one look. All is looked at again only when nothing is left that could be unpacked without.
+	brought := map[git.ID]bool{}
 	for len(rest) > 0 {
-		n := len(rest)
-		for i := 0; i < len(rest); {
-			w := rest[i]
-			if ok, err := has(dir, w.h.Prerequisites()); err != nil {
-				return err
-			} else if !ok {
-				i++
-				continue
-			}
-			err := r.Unpack(ctx, g, dir, "", w.Item)
-			if _, refused := trust.AsRefusals(err); refused {
-				i++ // perhaps behind another; else its commits are missing, and not those of all others
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if err := r.setMark(channel, w.Item); err != nil {
-				return err
-			}
-			rest = slices.Delete(rest, i, i+1)
+		repo, err := authenticate.Open(dir, authenticate.Options{})
+		if err != nil {
+			return err
 		}
-		if len(rest) == n {
-			return nil
+		reader := repo.Database().NewReader()
+		lacks := func(id git.ID) bool {
+			if brought[id] {
+				return false
+			}
+			_, err := reader.Read(id, git.KindCommit)
+			return err != nil
+		}
+		n := len(rest)
+		for again := true; again && err == nil; {
+			before := len(rest)
+			var left []waiting
+			for i, w := range rest {
+				if slices.ContainsFunc(w.h.Prerequisites(), lacks) {
+					left = append(left, w)
+					continue
+				}
+				done := false
+				if done, err = r.take(ctx, g, channel, w.Item); err != nil {
+					left = append(left, rest[i:]...)
+					break
+				}
+				if !done {
+					left = append(left, w) // perhaps behind another; else its commits are missing, and not those of all others
+					continue
+				}
+				brought[w.p.Commit], brought[w.p.Keyring] = true, true
+			}
+			rest = left
+			again = len(rest) > 0 && len(rest) < before
+		}
+		if err = errors.Join(err, repo.Close()); err != nil || len(rest) == n {
+			return err
 		}
 	}
 	return nil
 }
 
-// has reports whether a repository has commits.
-func has(dir string, commits []git.ID) (bool, error) {
-	if len(commits) == 0 {
-		return true, nil
+// take unpacks an item into the repository of a channel, unless it cannot be unpacked. The caller has the lock.
+func (r *Repositories) take(ctx context.Context, g *gitrun.Git, channel string, it trust.Item) (bool, error) {
+	dir := r.Dir(channel)
+	err := r.Unpack(ctx, g, dir, "", it)
+	if _, refused := trust.AsRefusals(err); refused {
+		return false, nil
 	}
-	repo, err := authenticate.Open(dir, authenticate.Options{})
 	if err != nil {
 		return false, err
 	}
-	defer repo.Close()
-	reader := repo.Database().NewReader()
-	for _, id := range commits {
-		if _, err := reader.Read(id, git.KindCommit); err != nil {
-			return false, nil
-		}
+	if err := r.setMark(channel, it); err != nil {
+		return false, err
 	}
-	return true, nil
+	return true, r.Consolidate(ctx, dir, "")
 }
 
 // Unpack puts the objects of an item into the repository dir; the item may stand on those of dir and of base. The item is read twice, and never held.
@@ -226,6 +273,23 @@ func (r *Repositories) Unpack(ctx context.Context, g *gitrun.Git, dir, base stri
 		err = readErr
 	}
 	return err
+}
+
+// Take unpacks an item, which stands on those that are there, into the repository of its channel.
+func (r *Repositories) Take(ctx context.Context, channel string, it trust.Item) error {
+	unlock, err := r.Zone.LockContext(ctx, lock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	g, err := r.Git(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.Unpack(ctx, g, r.Dir(channel), "", it); err != nil {
+		return err
+	}
+	return r.Consolidate(ctx, r.Dir(channel), "")
 }
 
 // Make makes a repository without anything in it, if there is none.
@@ -256,7 +320,7 @@ func (r *Repositories) Adopt(ctx context.Context, channel, from string, items ..
 			return err
 		}
 	}
-	return nil
+	return r.Consolidate(ctx, r.Dir(channel), "")
 }
 
 // Move moves the packs of one repository into another, which is there.
