@@ -88,7 +88,7 @@ func TestChannelsManual(t *testing.T) {
 			last = string(out)
 		}
 	}
-	if !strings.Contains(last, "add hello") || !strings.Contains(last, "1 commit since the introduction") {
+	if !strings.Contains(last, "add hello") || !strings.Contains(last, "2 commits since the introduction") {
 		t.Errorf("%s", last)
 	}
 	if scm := string(read(t, filepath.Join(dir, "channels.scm"))); !strings.Contains(scm, "release 2 of") || !strings.Contains(scm, "(name 'enclave-packages)") {

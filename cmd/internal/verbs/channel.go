@@ -275,7 +275,7 @@ func printReport(env *frame.Env, report *authenticate.Report, ruling *authentica
 	return env.Result(out, func(w io.Writer) {
 		fmt.Fprintf(w, "authenticated commit %s: %s since the introduction, signed by %s", report.End, trust.Count(report.Commits, "commit"), trust.Count(len(report.Signers), "key"))
 		if known := report.Commits - report.Judged; known > 0 {
-			fmt.Fprintf(w, "; %d were proven before", known)
+			fmt.Fprintf(w, "; %d proven before", known)
 		}
 		fmt.Fprintln(w)
 		for _, code := range channel.FindingCodes() {
