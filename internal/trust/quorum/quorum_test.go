@@ -153,6 +153,17 @@ func TestDecide(t *testing.T) {
 	}
 	_, err = Decide(trust.Allowed{Root: root, List: allow}, testDrv, testDrvSum, make([][]byte, MaxVotes+1))
 	trusttest.WantCodes(t, err, "quorum-size")
+	// Each that does not count is told why.
+	for code, envelope := range map[string][]byte{
+		"quorum-kind":       signWith(e.Key("ines/statement"), importedBy("ines")),
+		"quorum-derivation": vote("boas", "same", elsewhere),
+	} {
+		votes, ignored, err := Ballot(root, nil, testDrv, [][]byte{bela, envelope})
+		if err != nil || len(votes) != 1 {
+			t.Errorf("%s: %d votes, %v", code, len(votes), err)
+		}
+		trusttest.WantCodes(t, ignored.Err(), code)
+	}
 	closed, err := trust.ParseRoot(root.Text())
 	if err != nil {
 		t.Fatal(err)
