@@ -51,6 +51,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 vet:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
+	go vet -tags peer ./peer
 	go run $(STATICCHECK) ./...
 
 check: vet test demo test-race test-peer ## all that continuous integration does

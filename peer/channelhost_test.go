@@ -91,7 +91,7 @@ func TestRealChannelHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := channelhost.Listen(t.Context(), "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestChannelHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := channelhost.Listen(t.Context(), "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
