@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -392,7 +393,9 @@ func TestKeysChangeUnpublished(t *testing.T) {
 			z.calls = fault
 			msg := e.next(t, root, func(r *trust.Root) { replacing(now, next)(r); replacing(nowS, nextS)(r) })
 			_, err = z.SetRoot(t.Context(), msg, nil)
+			fault.mu.Lock()
 			through = err == nil && !fault.failed
+			fault.mu.Unlock()
 			_, public, perr := z.Checkpoint()
 			if perr != nil {
 				t.Fatal(perr)
@@ -410,7 +413,9 @@ func TestKeysChangeUnpublished(t *testing.T) {
 					t.Errorf("%d: the former secret went before the change was published", steps)
 				}
 				// Nor does anybody else put the new one in its place, while it still cannot be published.
-				z.calls = &failingRename{in: filepath.Join(dir, "public")}
+				fault.mu.Lock()
+				fault.after, fault.in = 0, filepath.Join(dir, "public")
+				fault.mu.Unlock()
 				if _, _, _, err := z.RenewKey(t.Context(), trust.ContextCheckpoint, rand.Reader); err == nil {
 					t.Errorf("%d: a second key was made while the first had not its place", steps)
 				}
@@ -546,15 +551,18 @@ func TestWitnessFormerKey(t *testing.T) {
 	}
 }
 
-// failingRename lets so many renames below a directory pass, and no more.
+// failingRename lets so many renames below a directory pass, and no more. Several files are named at once.
 type failingRename struct {
 	durable.OS
+	mu     sync.Mutex
 	after  int
 	in     string
 	failed bool
 }
 
 func (f *failingRename) Rename(from, to string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if strings.HasPrefix(to, f.in) {
 		if f.after == 0 {
 			f.failed = true
